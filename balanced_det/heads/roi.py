@@ -1,0 +1,75 @@
+"""The seam of mmdet's RoI heads: the sampled RoIs of a batch with their targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmdet.models.losses import accuracy
+from torch import Tensor
+
+from balanced_det.heads.checks import check_regression_targets
+from balanced_det.matched import MatchedSamples
+
+
+class RoILossMixin:
+    """Makes a head on ``BBoxHead`` hand its matched RoIs to :meth:`loss_by_matched`.
+
+    Mix in before the host: ``class MyHead(RoILossMixin, Shared2FCBBoxHead)``. Labels stay untouched, so the refinement
+    between the stages of Cascade R-CNN is that of the stock head.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_regression_targets(self)
+        if getattr(self.loss_cls, 'scope', 'batch') != 'batch':
+            raise ValueError(
+                f'{type(self).__name__}: loss_cls.scope={self.loss_cls.scope!r} is for heads with one set of anchors '
+                'for each image; RoIs are sampled together: set loss_cls.scope="batch"')
+
+    def loss_by_matched(
+        self, levels: list[MatchedSamples], reduction_override: str | None = None
+    ) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            levels: One set of samples with leading shape (1, RoIs of all images).
+            reduction_override: 'none', 'mean' or 'sum' in place of the losses' own.
+
+        Returns:
+            'loss_cls' and 'loss_bbox', scalars unless the reduction is 'none'.
+        """
+        raise NotImplementedError
+
+    def loss(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        rois: Tensor,
+        labels: Tensor,
+        label_weights: Tensor,
+        bbox_targets: Tensor,
+        bbox_weights: Tensor,
+        reduction_override: str | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses and accuracy of the sampled RoIs; arguments as ``BBoxHead.loss``."""
+        samples = MatchedSamples(
+            cls_score=cls_score,
+            bbox_pred=_pred_of_label(bbox_pred, labels),
+            priors=rois[:, 1:],
+            labels=labels,
+            label_weights=label_weights,
+            bbox_targets=bbox_targets,
+            bbox_weights=bbox_weights,
+            # The two divisors of BBoxHead.loss; they differ when a sampled RoI has weight 0.
+            cls_avg_factor=max(float((label_weights > 0).sum()), 1.0),
+            bbox_avg_factor=float(len(bbox_targets)))
+        losses = self.loss_by_matched([samples.unsqueeze()], reduction_override)
+        return dict(losses, acc=accuracy(cls_score, labels))
+
+
+def _pred_of_label(bbox_pred: Tensor, labels: Tensor) -> Tensor:
+    """Regression output of each RoI's own class (any class for the background); (n, 4C) or (n, 4) -> (n, 4)."""
+    columns = bbox_pred.view(len(bbox_pred), -1, 4)
+    rows = torch.arange(len(labels), device=labels.device)
+    return columns[rows, labels.clamp(max=columns.size(1) - 1)]

@@ -1,0 +1,17 @@
+"""IoU-balanced losses (Wu et al., *IoU-balanced loss functions for single-stage object detection*).
+
+Importing the package registers its losses and heads in mmdet.
+"""
+
+import balanced_det  # checks the mmdet installation before anything else is imported from it
+from iou_balanced.heads import IoUBalancedRetinaHead, IoUBalancedShared2FCBBoxHead
+from iou_balanced.losses import IoUBalancedCrossEntropyLoss, IoUBalancedFocalLoss, IoUBalancedSmoothL1Loss
+
+__version__ = balanced_det.__version__
+__all__ = [
+    'IoUBalancedCrossEntropyLoss',
+    'IoUBalancedFocalLoss',
+    'IoUBalancedRetinaHead',
+    'IoUBalancedShared2FCBBoxHead',
+    'IoUBalancedSmoothL1Loss',
+]

@@ -1,0 +1,299 @@
+"""The losses of :mod:`iou_balanced.functional` as registered mmdet modules: weights, averaging and reduction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.losses import CrossEntropyLoss, FocalLoss, SmoothL1Loss
+from mmdet.models.losses.smooth_l1_loss import smooth_l1_loss
+from mmdet.models.losses.utils import weight_reduce_loss
+from mmdet.registry import MODELS
+from mmdet.utils import reduce_mean
+from torch import Tensor
+
+from balanced_det.boxes import UNIT_STDS, delta_iou, finite_rows
+from iou_balanced.functional import iou_balanced_weight, iou_normalized_weight, iou_power_weight
+
+SCOPES = ('batch', 'level', 'image')
+
+
+class IoUBalancedClassification:
+    r"""What the IoU-balanced classification losses share; mixed into a stock mmdet loss (Eq. 3-4).
+
+    .. math:: L_{cls} = \text{stock loss} + \sum_{i \in Pos} (w_i - 1) \, CE_i
+
+    that is, the stock loss of all samples plus what the weights change at the positives, of which there are few. In a
+    sigmoid loss :math:`CE_i` is the entry of the ground-truth class alone: the other entries of a positive are
+    negatives of weight 1. With ``eta=0`` the added sum is exactly 0.
+    """
+
+    eta: float
+    scope: str
+    sync: bool
+    use_sigmoid: bool
+    reduction: str
+    loss_weight: float
+
+    def _set_balance(self, eta: float, scope: str, sync: bool) -> None:
+        self.eta = _exponent('eta', eta, 'loss_cls.eta')
+        if scope not in SCOPES:
+            raise ValueError(f'scope={scope!r} (config key loss_cls.scope) is not one of {", ".join(SCOPES)}')
+        if sync and scope != 'batch':
+            raise ValueError(
+                f'loss_cls.sync=True sums over all GPUs and goes with loss_cls.scope="batch" alone, got {scope!r}: '
+                'GPUs may hold different numbers of images')
+        self.scope = scope
+        self.sync = bool(sync)
+
+    def positive_loss(self, cls_score: Tensor, labels: Tensor) -> Tensor:
+        """Loss of the ground-truth class of each positive, without weights; (P, C), (P,) -> (P,)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        target: tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """Loss of a set of samples over which Eq. 4 normalises.
+
+        Args:
+            cls_score: Shape (n, C), logits. Half precision is computed in float32.
+            target: ``(labels, iou)``, mmdet's convention for a classification target with a quality. ``labels``, shape
+                (n,): class index, background is the number of classes. ``iou``, shape (n,): IoU of the regressed box
+                with its ground truth, read at the positives only, a constant.
+            weight: Shape (n,), weight of each sample; a positive of weight 0 is left out of Eq. 4 too.
+            avg_factor: Divisor of the sum under ``reduction='mean'``; None is the number of entries.
+            reduction_override: 'none', 'mean' or 'sum' in place of the module's own.
+
+        Returns:
+            A scalar, or the shape of the stock loss for reduction 'none'.
+        """
+        labels, iou = self._split(cls_score, target)
+        # Half precision loses the small weights in the difference to the stock loss, and overflows.
+        cls_score = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
+        reduction = reduction_override or self.reduction
+        with torch.autocast(device_type=cls_score.device.type, enabled=False):
+            stock = super().forward(  # type: ignore[misc]
+                cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction)
+            added, inds = self._added_loss(cls_score, labels, iou, weight)
+            added = added.to(stock.dtype)  # mmdet's binary cross-entropy of float64 logits is float32
+        if reduction == 'none':
+            entry = (inds, labels[inds]) if stock.ndim == 2 else (inds,)
+            return stock.index_put(entry, added, accumulate=True)
+        if reduction == 'mean' and avg_factor is None:  # the stock mean runs over all entries, not the positives
+            return stock + added.sum() / (cls_score.numel() if self.use_sigmoid else len(cls_score))
+        return stock + weight_reduce_loss(added, reduction=reduction, avg_factor=avg_factor)
+
+    def _added_loss(
+        self, cls_score: Tensor, labels: Tensor, iou: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the balance adds at each positive, weighted by ``loss_weight`` and ``weight``, and their indices."""
+        num_classes = cls_score.size(1) - (0 if self.use_sigmoid else 1)
+        positive = (labels >= 0) & (labels < num_classes)
+        if weight is not None:
+            positive &= weight > 0
+        inds = positive.nonzero().squeeze(1)
+        loss = self.positive_loss(cls_score[inds], labels[inds])
+        if weight is not None:
+            loss = loss * weight[inds]
+        balance = iou_balanced_weight(
+            iou[inds].to(loss.dtype), loss, eta=self.eta, reduce=reduce_mean if self.sync else None)
+        return self.loss_weight * (balance - 1) * loss, inds
+
+    def _split(self, cls_score: Tensor, target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if not isinstance(target, tuple):
+            raise TypeError(
+                f'{type(self).__name__} needs the target (labels, iou), got a {type(target).__name__}: this head does '
+                'not hand over the IoU. Set its type to the IoU-balanced head (for example IoUBalancedRetinaHead), '
+                'or keep the stock loss_cls and balance loss_bbox alone.')
+        labels, iou = target
+        if not cls_score.shape[:1] == labels.shape == iou.shape:
+            raise ValueError(
+                'cls_score (n, C), labels (n,) and iou (n,) must agree in n, got '
+                f'{tuple(cls_score.shape)}, {tuple(labels.shape)} and {tuple(iou.shape)}')
+        return labels, iou.detach()
+
+
+@MODELS.register_module()
+class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
+    """IoU-balanced classification loss on the sigmoid focal loss (RetinaNet, FoveaBox).
+
+    Equations and arguments of ``forward``: :class:`IoUBalancedClassification`. The CE of Eq. 3-4 is the focal loss of
+    the ground-truth class.
+
+    Args:
+        use_sigmoid: Must be True. Spell it out in a config: mmdet's heads read it there.
+        gamma: Focusing exponent of the focal loss.
+        alpha: Weight of the positives in the focal loss, in [0, 1].
+        eta: Focus on well-fitting samples, at least 0; 0 is the stock ``FocalLoss``.
+        scope: Over which positives a head normalises Eq. 4: 'batch' (all levels and images of one GPU), 'level' or
+            'image'.
+        sync: Normalise over the positives of all GPUs.
+        reduction: 'none', 'mean' or 'sum'.
+        loss_weight: Factor of the loss.
+    """
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        eta: float = 1.5,
+        scope: str = 'batch',
+        sync: bool = False,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        if not use_sigmoid:
+            raise ValueError('IoUBalancedFocalLoss is a sigmoid loss: set loss_cls.use_sigmoid=True')
+        super().__init__(
+            use_sigmoid=use_sigmoid, gamma=gamma, alpha=alpha, reduction=reduction, loss_weight=loss_weight)
+        self._set_balance(eta, scope, sync)
+
+    def positive_loss(self, cls_score: Tensor, labels: Tensor) -> Tensor:
+        """Focal loss of the ground-truth class: alpha (1 - p)^gamma (-log p); (P, C), (P,) -> (P,)."""
+        logit = cls_score.gather(1, labels[:, None]).squeeze(1)
+        return -self.alpha * torch.sigmoid(-logit).pow(self.gamma) * F.logsigmoid(logit)
+
+
+@MODELS.register_module()
+class IoUBalancedCrossEntropyLoss(IoUBalancedClassification, CrossEntropyLoss):
+    """IoU-balanced classification loss on the softmax or, with ``use_sigmoid=True``, the binary cross-entropy.
+
+    Equations and arguments of ``forward``: :class:`IoUBalancedClassification`. Softmax scores have the background as
+    their last column.
+
+    Args:
+        use_sigmoid: Binary cross-entropy of each class (the form of a one-class RPN) in place of softmax.
+        eta: Focus on well-fitting samples, at least 0; 0 is the stock ``CrossEntropyLoss``.
+        scope: Over which positives a head normalises Eq. 4: 'batch' (all levels and images of one GPU), 'level' or
+            'image'.
+        sync: Normalise over the positives of all GPUs.
+        reduction: 'none', 'mean' or 'sum'.
+        loss_weight: Factor of the loss.
+    """
+
+    def __init__(
+        self,
+        use_sigmoid: bool = False,
+        eta: float = 1.5,
+        scope: str = 'batch',
+        sync: bool = False,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(use_sigmoid=use_sigmoid, reduction=reduction, loss_weight=loss_weight)
+        self._set_balance(eta, scope, sync)
+
+    def positive_loss(self, cls_score: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy -log p of the ground-truth class; (P, C), (P,) -> (P,)."""
+        if self.use_sigmoid:
+            return -F.logsigmoid(cls_score.gather(1, labels[:, None]).squeeze(1))
+        return F.cross_entropy(cls_score, labels, reduction='none')
+
+
+@MODELS.register_module()
+class IoUBalancedSmoothL1Loss(SmoothL1Loss):
+    r"""IoU-balanced localisation loss, Eq. 5-6 and, with ``normalize=True``, Eq. 5 and 7.
+
+    .. math:: L_{loc} = w_{loc} \sum_{i \in Pos} iou_i^\lambda \sum_{m \in cx, cy, w, h}
+              \text{smooth}_{L1}(l_i^m - \hat g_i^m)
+
+    A drop-in for any stock head that regresses ``DeltaXYWHBBoxCoder`` deltas: the IoU follows from the deltas
+    (:func:`balanced_det.boxes.delta_iou`). The weights are constants.
+
+    A sample whose deltas are not finite, as those of a ground-truth box of zero width, is left out and counted in
+    ``num_left_out``.
+
+    Args:
+        beta: Where smooth L1 turns from quadratic to linear (the paper's delta; 0.111 for its RetinaNet).
+        lambda_: Focus on well-fitting samples, at least 0; 0 is the stock ``SmoothL1Loss``.
+        normalize: Keep the sum of the loss in every iteration (Eq. 7) in place of a constant factor (Eq. 6).
+        target_stds: ``target_stds`` of the head's box coder: (1, 1, 1, 1) in RetinaNet, (0.1, 0.1, 0.2, 0.2) in SSD
+            and R-CNN heads.
+        reduction: 'none', 'mean' or 'sum'.
+        loss_weight: The paper's w_loc.
+    """
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        lambda_: float = 1.5,
+        normalize: bool = False,
+        target_stds: Sequence[float] = UNIT_STDS,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(beta=_positive('beta', beta), reduction=reduction, loss_weight=loss_weight)
+        self.lambda_ = _exponent('lambda_', lambda_, 'loss_bbox.lambda_')
+        self.normalize = bool(normalize)
+        self.target_stds = tuple(float(_positive('target_stds', std)) for std in target_stds)
+        if len(self.target_stds) != 4:
+            raise ValueError(f'target_stds={target_stds!r} (config key loss_bbox.target_stds) needs four numbers')
+        self.num_left_out: Tensor | int = 0
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **kwargs: object,
+    ) -> Tensor:
+        """Loss of a set of samples.
+
+        Args:
+            pred: Shape (n, 4), encoded deltas. Half precision is computed in float32.
+            target: Shape (n, 4), encoded deltas of the matched boxes.
+            weight: Shape (n, 4), 0 for samples without a target; None: all samples count.
+            avg_factor: Divisor of the sum under ``reduction='mean'``; None is the number of entries.
+            reduction_override: 'none', 'mean' or 'sum' in place of the module's own.
+            **kwargs: Taken and ignored, as the stock loss does.
+
+        Returns:
+            A scalar, or shape (n, 4) for reduction 'none'.
+        """
+        pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
+        inds = self._samples(pred, target, weight)
+        loss = pred.new_zeros(pred.shape).index_put((inds,), self._sample_loss(pred[inds], target[inds].to(pred)))
+        reduction = reduction_override or self.reduction
+        if not loss.numel() and reduction != 'none':
+            return pred.sum() * 0  # the mean of nothing would be NaN
+        return self.loss_weight * weight_reduce_loss(loss, weight, reduction, avg_factor)
+
+    def _samples(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """Indices of the samples that count; those that are not finite are left out, and counted."""
+        counts = torch.ones_like(pred[:, 0], dtype=torch.bool) if weight is None else (weight > 0).any(dim=1)
+        finite = finite_rows(pred.detach(), target)
+        self.num_left_out = self.num_left_out + (counts & ~finite).sum()
+        return (counts & finite).nonzero().squeeze(1)
+
+    def _sample_loss(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Eq. 5 without w_loc for each entry; (P, 4), (P, 4) -> (P, 4)."""
+        with torch.autocast(device_type=pred.device.type, enabled=False):
+            loss = smooth_l1_loss(pred, target, beta=self.beta, reduction='none')
+            iou = delta_iou(pred.detach(), target, stds=self.target_stds)
+            if self.normalize:
+                balance = iou_normalized_weight(iou, loss.sum(dim=1), lambda_=self.lambda_)
+            else:
+                balance = iou_power_weight(iou, lambda_=self.lambda_)
+            return balance[:, None] * loss
+
+
+def _exponent(name: str, value: float, key: str) -> float:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+        raise ValueError(f'{name}={value!r} (config key {key}) must be a finite number of at least 0')
+    return float(value)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        raise ValueError(f'{name}={value!r} (config key loss_bbox.{name}) must be a finite number above 0')
+    return float(value)
