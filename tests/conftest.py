@@ -21,7 +21,7 @@ def shared_data() -> Path:
     """Folder of the real data sets, which are not part of the repository."""
     folder = Path(os.environ.get('MMDET_BALANCED_DATA', ROOT.parent / 'shared' / 'data'))
     if not folder.is_dir():
-        pytest.skip(f'no real data at {folder}; set MMDET_BALANCED_DATA to the folder that holds coco_tiny, bccd, cocoapi')
+        pytest.skip(f'no real data at {folder}; MMDET_BALANCED_DATA names the folder of coco_tiny, bccd and cocoapi')
     return folder
 
 

@@ -1,0 +1,1 @@
+"""Results of trainings in; tables and figures out."""

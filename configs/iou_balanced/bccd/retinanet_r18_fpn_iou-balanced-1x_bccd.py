@@ -1,0 +1,20 @@
+"""IoU-balanced RetinaNet-R18 on BCCD (VOC format, three classes, 640 x 480)."""
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../../_base_/datasets/bccd.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../../_base_/losses/iou_balanced_focal.py',
+    '../../_base_/losses/iou_balanced_smooth_l1.py',
+    '../../_base_/runtime.py',
+]
+model = dict(
+    backbone=dict(depth=18, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+    bbox_head=dict(
+        type='IoUBalancedRetinaHead',
+        num_classes=3,
+        loss_cls=dict(_delete_=True, **_base_.iou_balanced_focal),
+        loss_bbox=dict(_delete_=True, **_base_.iou_balanced_smooth_l1)))
+optim_wrapper = dict(optimizer=dict(lr=0.0025))  # mmdet's 0.01 is for 16 images an iteration, this is for 4
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3), logger=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=4)
