@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmdet.models.task_modules.coders.base_bbox_coder import BaseBBoxCoder
 from mmdet.models.task_modules.coders.delta_xywh_bbox_coder import delta2bbox
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from torch import Tensor
@@ -98,7 +99,7 @@ def distance_iou(pred: Tensor, target: Tensor) -> Tensor:
     return aligned_iou(pred * outwards, target * outwards)
 
 
-def decoded_iou(coder: torch.nn.Module, priors: Tensor, pred: Tensor, target: Tensor, *, decoded: bool) -> Tensor:
+def decoded_iou(coder: BaseBBoxCoder, priors: Tensor, pred: Tensor, target: Tensor, *, decoded: bool) -> Tensor:
     """IoU of regressed boxes with their targets, through the head's own box coder.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from mmdet.models.task_modules.coders.base_bbox_coder import BaseBBoxCoder
@@ -74,7 +75,8 @@ class MatchedSamples:
         return decoded_iou(coder, self.priors, self.bbox_pred, self.bbox_targets, decoded=decoded)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> MatchedSamples:
-        return replace(self, **{name: function(getattr(self, name)) for name in TENSORS})
+        tensors: dict[str, Any] = {name: function(getattr(self, name)) for name in TENSORS}
+        return replace(self, **tensors)
 
 
 TENSORS = tuple(field.name for field in fields(MatchedSamples) if field.type == 'Tensor')
@@ -92,6 +94,7 @@ def group_samples(levels: Sequence[MatchedSamples], scope: str) -> list[MatchedS
     """
     if scope == 'level':
         return [level.flatten() for level in levels]
-    batch = replace(levels[0], **{
-        name: torch.cat([getattr(level, name) for level in levels], dim=1) for name in TENSORS})
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(level, name) for level in levels], dim=1) for name in TENSORS}
+    batch = replace(levels[0], **tensors)
     return [batch.flatten()] if scope == 'batch' else batch.unbind()

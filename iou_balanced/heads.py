@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmdet.models.dense_heads import RetinaHead
 from mmdet.models.roi_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS
@@ -19,6 +21,13 @@ class IoUBalancedLossMixin:
     Either loss may be a stock one, so that the losses can be tried one at a time. The samples over which Eq. 4 and
     Eq. 7 normalise are those of ``loss_cls.scope``. Boxes and IoU are computed at the positives alone.
     """
+
+    # The host's.
+    bbox_coder: Any
+    loss_bbox: Any
+    loss_cls: Any
+    num_classes: int
+    reg_decoded_bbox: bool
 
     def loss_by_matched(
         self, levels: list[MatchedSamples], reduction_override: str | None = None
@@ -40,10 +49,10 @@ class IoUBalancedLossMixin:
     def _losses(self, samples: MatchedSamples, reduction_override: str | None) -> tuple[Tensor, Tensor]:
         inds = samples.positives(self.num_classes)
         positives = samples.select(inds)
-        target = samples.labels
+        target: Tensor | tuple[Tensor, Tensor] = samples.labels
         if isinstance(self.loss_cls, IoUBalancedClassification):
             iou = positives.iou(self.bbox_coder, decoded=self.reg_decoded_bbox)
-            target = (samples.labels, iou.new_zeros(len(target)).index_put((inds,), iou))
+            target = (samples.labels, iou.new_zeros(len(samples.labels)).index_put((inds,), iou))
         loss_cls = self.loss_cls(
             samples.cls_score, target, samples.label_weights, avg_factor=samples.cls_avg_factor,
             reduction_override=reduction_override)

@@ -112,7 +112,8 @@ def run_all(
     report: Callable[[Sequence[Run]], None] | None = None,
 ) -> None:
     """Run one command for each run, ``parallel`` at a time, with their output in a log of the run's folder."""
-    waiting, going = list(zip(runs, commands)), {}
+    waiting = list(zip(runs, commands))
+    going: dict[Run, subprocess.Popen] = {}
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: stop(list(going.values())))
         while waiting or going:

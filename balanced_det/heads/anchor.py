@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -19,6 +20,10 @@ class AnchorLossMixin:
     the loss is computed when all levels are there. Mix in before the host:
     ``class MyHead(AnchorLossMixin, RetinaHead)``.
     """
+
+    # The host's.
+    bbox_coder: Any
+    cls_out_channels: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,7 +96,7 @@ def _visible_instances(
     visible = [
         visible_boxes(getattr(gt.bboxes, 'tensor', gt.bboxes), meta['img_shape'])
         for gt, meta in zip(batch_gt_instances, batch_img_metas)]
-    left_out = sum((~keep).sum() for keep in visible).float()
+    left_out = (~torch.cat(visible)).sum().float()
     if left_out > 0:
         batch_gt_instances = [gt[keep] for gt, keep in zip(batch_gt_instances, visible)]
     return batch_gt_instances, left_out

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
-from torch import nn
 
 
-def check_regression_targets(head: nn.Module) -> None:
+def check_regression_targets(head: Any) -> None:
     """A loss that takes its IoU from encoded deltas must decode as the head's box coder does.
 
     Args:
@@ -35,7 +36,7 @@ def check_regression_targets(head: nn.Module) -> None:
             f'{tuple(coder.stds)}, so the IoU would be wrong: set loss_bbox.target_stds={tuple(coder.stds)}')
 
 
-def check_sigmoid_spelled_out(head: nn.Module) -> None:
+def check_sigmoid_spelled_out(head: Any) -> None:
     """The number of a head's score columns must fit its loss: mmdet reads ``use_sigmoid`` from the config block.
 
     Args:

@@ -19,6 +19,8 @@ class RoILossMixin:
     between the stages of Cascade R-CNN is that of the stock head.
     """
 
+    loss_cls: Any  # the host's
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_regression_targets(self)
@@ -44,15 +46,21 @@ class RoILossMixin:
     def loss(
         self,
         cls_score: Tensor,
-        bbox_pred: Tensor,
+        bbox_pred: Tensor | None,
         rois: Tensor,
         labels: Tensor,
         label_weights: Tensor,
-        bbox_targets: Tensor,
-        bbox_weights: Tensor,
+        bbox_targets: Tensor | None,
+        bbox_weights: Tensor | None,
         reduction_override: str | None = None,
     ) -> dict[str, Tensor]:
-        """Losses and accuracy of the sampled RoIs; arguments as ``BBoxHead.loss``."""
+        """Losses and accuracy of the sampled RoIs; arguments as ``BBoxHead.loss``.
+
+        Without ``bbox_pred`` (so asks ``OHEMSampler``, which ranks RoIs by ``loss_cls``) no fit is known, and all count
+        as equal: that is the stock classification loss.
+        """
+        if bbox_pred is None or bbox_targets is None or bbox_weights is None:
+            bbox_pred = bbox_targets = bbox_weights = rois.new_zeros(len(rois), 4)
         samples = MatchedSamples(
             cls_score=cls_score,
             bbox_pred=_pred_of_label(bbox_pred, labels),

@@ -313,3 +313,15 @@ BALANCED_L1 = dict(type='IoUBalancedSmoothL1Loss')
 def test_blocks_that_do_not_fit(cfg, changes, message):
     with pytest.raises(ValueError, match=message):
         build(cfg, **changes)
+
+
+def test_without_boxes_the_ranking_of_hard_examples_is_the_stock_one():
+    # What OHEMSampler asks for: the classification loss of each RoI, without predictions or targets of boxes.
+    head = build(RCNN, type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, eta=1.5))
+    stock = build(RCNN)
+    feats = torch.randn(7, 4, 2, 2)
+    rois, labels = roi_targets(head)[:2]
+    losses = [
+        h.loss(h(feats)[0], None, rois, labels, torch.ones(7), None, None, reduction_override='none')['loss_cls']
+        for h in (head, stock)]
+    torch.testing.assert_close(*losses)
