@@ -1,0 +1,1 @@
+"""HarmonicDet losses; empty until built."""

@@ -1,0 +1,24 @@
+"""Train a detector: mmdet's own tools/train.py, with this plugin's components and checks."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+# In a checkout the package lies beside tools/; in an installed package (.mim/tools) there is nothing to add.
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'balanced_det' / '__init__.py').is_file():
+    sys.path.insert(0, str(ROOT))
+
+from balanced_det import compat, preflight
+
+
+def main() -> None:
+    if not {'-h', '--help'} & set(sys.argv[1:]):
+        preflight.check_arguments(sys.argv[1:])
+    runpy.run_path(str(compat.mmdet_script('train.py')), run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()
