@@ -16,5 +16,6 @@ model = dict(
         loss_cls=dict(_delete_=True, **_base_.iou_balanced_focal),
         loss_bbox=dict(_delete_=True, **_base_.iou_balanced_smooth_l1)))
 optim_wrapper = dict(optimizer=dict(lr=0.0025))  # mmdet's 0.01 is for 16 images an iteration, this is for 4
+_base_.param_scheduler[0].end = 50  # mmdet's 500 iterations of warm-up would be most of this training
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3), logger=dict(interval=10))
 auto_scale_lr = dict(base_batch_size=4)

@@ -1,0 +1,66 @@
+"""A training as a user runs it: train, be interrupted, resume, test; in processes of their own, on made data."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from balanced_det.datasets import make_digit_scenes
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / 'configs' / 'demo'
+
+pytestmark = pytest.mark.slow  # each process imports mmdet, which takes seconds
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory) -> Path:
+    return make_digit_scenes(tmp_path_factory.mktemp('digits'), num_train=16, num_val=6)
+
+
+def tool(name, *arguments, data, iters=6, interval=3):
+    options = [
+        f'{loader}.dataset.data_root={data}/' for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')]
+    options += [f'{evaluator}.ann_file={data}/annotations/val.json' for evaluator in ('val_evaluator', 'test_evaluator')]
+    options += [
+        f'train_cfg.max_iters={iters}', f'train_cfg.val_interval={iters}', 'param_scheduler.0.end=2',
+        'param_scheduler.1.begin=2', f'default_hooks.checkpoint.interval={interval}', 'default_hooks.logger.interval=1',
+        'train_dataloader.batch_size=2', 'randomness.seed=0']
+    command = [sys.executable, str(ROOT / 'tools' / name), *map(str, arguments), '--cfg-options', *options]
+    env = dict(os.environ, OMP_NUM_THREADS='1')
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('arm', ['', 'iou-balanced_'], ids=['baseline', 'iou-balanced'])
+def test_train_resume_and_test(digits, tmp_path, arm):
+    config = DEMO / f'retinanet_r18_fpn_{arm}digit-scenes.py'
+    code, log = tool('train.py', config, '--work-dir', tmp_path, data=digits, iters=3)
+    assert code == 0, log
+    assert 'train.json: 16 images, 0 without boxes' in log
+    losses = [float(value) for value in re.findall(r'loss_bbox: (\S+)', log)]
+    assert len(losses) == 3
+    assert all(0 < value < 100 for value in losses)
+    assert 'coco/bbox_mAP_90:' in log
+
+    code, log = tool('train.py', config, '--work-dir', tmp_path, '--resume', data=digits, iters=6)
+    assert code == 0, log
+    assert re.findall(r'Iter\(train\)\s*\[\s*(\d+)/6\]', log) == ['4', '5', '6']
+
+    code, log = tool('test.py', config, tmp_path / 'iter_6.pth', '--work-dir', tmp_path, data=digits)
+    assert code == 0, log
+    assert 'coco/bbox_mAP_90:' in log or 'testing results of the whole dataset is empty' in log
+
+
+def test_wrong_data_root_stops_before_the_training(tmp_path):
+    code, log = tool(
+        'train.py', DEMO / 'retinanet_r18_fpn_digit-scenes.py', '--work-dir', tmp_path / 'out', data=tmp_path)
+    assert code == 1
+    assert 'no annotation file' in log
+    assert 'Traceback' not in log
+    assert not (tmp_path / 'out').exists()
