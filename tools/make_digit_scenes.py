@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
 from balanced_det.datasets import make_digit_scenes
 
@@ -24,6 +28,8 @@ def main() -> None:
     args = parse_args()
     try:
         root = make_digit_scenes(**vars(args))
+    except KeyboardInterrupt:
+        raise SystemExit('Stopped. The same command makes the set.') from None
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f'error: {error}') from error
     print(

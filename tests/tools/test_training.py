@@ -26,7 +26,8 @@ def digits(tmp_path_factory) -> Path:
 def tool(name, *arguments, data, iters=6, interval=3):
     options = [
         f'{loader}.dataset.data_root={data}/' for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')]
-    options += [f'{evaluator}.ann_file={data}/annotations/val.json' for evaluator in ('val_evaluator', 'test_evaluator')]
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        options.append(f'{evaluator}.ann_file={data}/annotations/val.json')
     options += [
         f'train_cfg.max_iters={iters}', f'train_cfg.val_interval={iters}', 'param_scheduler.0.end=2',
         'param_scheduler.1.begin=2', f'default_hooks.checkpoint.interval={interval}', 'default_hooks.logger.interval=1',
