@@ -146,7 +146,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split('+')[0].split('.')[:2] if part.isdigit())
 
 
-def _checkpoint_globals() -> list[tuple[Callable[..., Any], str]]:
+def _checkpoint_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Pairs (object, the name a checkpoint has for it).
 
     Pairs, not bare objects: the maintained mmengine removes its own bare objects again after each load.
@@ -156,7 +156,7 @@ def _checkpoint_globals() -> list[tuple[Callable[..., Any], str]]:
 
     # numpy 2 moved `core` to `_core`; a checkpoint may come from either side.
     multiarray = (getattr(np, '_core', None) or np.core).multiarray
-    pairs: list[tuple[Callable[..., Any], str]] = [
+    pairs: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (_history_method, 'builtins.getattr'),
         (slice, 'builtins.slice'),

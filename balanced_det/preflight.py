@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import os.path as osp
+import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from mmengine.registry import init_default_scope
 from balanced_det.heads.checks import check_regression_targets
 
 MAX_XML_FILES = 200  # enough to meet each class name of a VOC set; reading them all can take minutes
+MAX_JSON_MB = 64  # COCO's own file has 450: its classes are not read here, the evaluator checks those of the val set
 
 
 class ConfigProblem(ValueError):
@@ -39,7 +42,8 @@ def check_arguments(argv: list[str]) -> None:
     for option in ('--work-dir', '--launcher', '--local_rank', '--local-rank'):
         parser.add_argument(option)
     args, _ = parser.parse_known_args([arg for arg in argv if arg != '--resume'])
-    if args.config is None or {'-h', '--help'} & set(argv):
+    rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+    if args.config is None or {'-h', '--help'} & set(argv) or rank != '0':
         return
     try:
         check_config(load_config(args.config, args.cfg_options))
@@ -118,7 +122,9 @@ def check_heads(model: ConfigDict) -> None:
 
 
 def check_files(key: str, dataset: ConfigDict) -> None:
-    """Annotation file and image folder must be there."""
+    """Annotation file and image folder must be there, unless they lie in a remote store."""
+    if dataset.get('backend_args'):
+        return
     root = dataset.get('data_root') or ''
     if dataset.get('ann_file'):
         path = osp.join(root, dataset.ann_file)
@@ -148,8 +154,9 @@ def check_classes(key: str, dataset: ConfigDict, model: ConfigDict) -> None:
             f'{sorted(annotated)}: set metainfo=dict(classes=(...)) to the names in the annotations')
     for head_key, head in walk(model, 'model'):
         num_classes = head.get('num_classes')
-        # A region proposal network knows one class, whatever the data set has.
-        if num_classes and 'rpn' not in head_key and num_classes != len(classes):
+        # A box head or each stage of a cascade. A region proposal network knows one class, a semantic head others.
+        of_boxes = re.search(r'bbox_head(\.\d+)?$', head_key)
+        if num_classes and of_boxes and num_classes != len(classes):
             raise ConfigProblem(
                 f'{head_key}.num_classes={num_classes}, but {key}.metainfo.classes has {len(classes)}: '
                 f'{tuple(classes)}; set {head_key}.num_classes={len(classes)}')
@@ -162,7 +169,11 @@ def annotated_names(dataset: ConfigDict) -> set[str]:
     configured names is met.
     """
     path = osp.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    if not osp.isfile(path):
+        return set()
     if path.endswith('.json'):
+        if osp.getsize(path) > MAX_JSON_MB * 2**20:
+            return set()
         return {cat['name'] for cat in mmengine.load(path).get('categories', [])}
     if not path.endswith('.txt'):
         return set()

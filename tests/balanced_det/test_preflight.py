@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from balanced_det.preflight import ConfigProblem, check_arguments, check_config
+from balanced_det.preflight import ConfigProblem, check_arguments, check_classes, check_config, check_files
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'demo' / 'retinanet_r18_fpn_iou-balanced_digit-scenes.py'
 VOC_CONFIG = CONFIG.parents[1] / 'iou_balanced' / 'bccd' / 'retinanet_r18_fpn_iou-balanced-1x_bccd.py'
@@ -96,3 +96,14 @@ def test_arguments_name_the_config(data_root):
     with pytest.raises(SystemExit, match=r'retinanet_r18_fpn_iou-balanced_digit-scenes.py: no annotation file'):
         check_arguments(['--work-dir', 'out', str(CONFIG), '--resume', '--amp', '--cfg-options', bad])
     check_arguments(['--help'])
+
+
+def test_what_is_not_checked(data_root, monkeypatch):
+    # A remote store, a head that has classes of its own, and the processes beside the first.
+    cfg = config(data_root, train_dataloader__dataset__data_root='s3://bucket/')
+    cfg.train_dataloader.dataset.backend_args = dict(backend='petrel')
+    cfg.model.semantic_head = dict(num_classes=183)
+    check_classes('train_dataloader.dataset', cfg.train_dataloader.dataset, cfg.model)
+    check_files('train_dataloader.dataset', cfg.train_dataloader.dataset)
+    monkeypatch.setenv('RANK', '1')
+    check_arguments(['nope.py'])

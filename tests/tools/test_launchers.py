@@ -1,0 +1,146 @@
+"""The launchers: help, arguments handed on, and errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / 'tools'
+
+
+def run(*command: object, **env: str) -> subprocess.CompletedProcess:
+    """Run outside of the checkout, as users do who work in a folder of their own."""
+    return subprocess.run(
+        [*map(str, command)],
+        cwd='/',
+        env={**os.environ, 'PYTHONPATH': '', **env},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """A folder with a `python` and an `srun` that print their arguments, one per line, and PYTHONPATH."""
+    for name in ('python', 'srun'):
+        script = tmp_path / name
+        script.write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\necho "PYTHONPATH=$PYTHONPATH"\n')
+        script.chmod(0o755)
+    return {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
+
+
+@pytest.mark.parametrize(
+    ('tool', 'options'),
+    [
+        ('train.py', ['--amp', '--resume', '--auto-scale-lr', '--cfg-options', '--launcher', '--work-dir', 'config']),
+        ('test.py', ['--tta', '--cfg-options', '--launcher', '--work-dir', '--show-dir', 'checkpoint']),
+    ],
+)
+def test_help_of_the_python_tools(tool, options):
+    done = run(sys.executable, TOOLS / tool, '-h')
+    assert done.returncode == 0, done.stderr
+    assert f'usage: {tool}' in done.stdout
+    for option in options:
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('tool', 'words'),
+    [
+        ('dist_train.sh', ['CONFIG GPUS', 'NNODES', 'NODE_RANK', 'PORT', 'MASTER_ADDR']),
+        ('dist_test.sh', ['CONFIG CHECKPOINT GPUS', 'NNODES', 'NODE_RANK', 'PORT', 'MASTER_ADDR']),
+        ('slurm_train.sh', ['PARTITION JOB_NAME CONFIG [WORK_DIR]', 'GPUS_PER_NODE', 'SRUN_ARGS']),
+        ('slurm_test.sh', ['PARTITION JOB_NAME CONFIG CHECKPOINT', 'CPUS_PER_TASK', 'SRUN_ARGS']),
+        ('setup_env.sh', ['--line', '--here', '--torch', '--extras', 'PIP_FIND_LINKS', 'PYTHON=']),
+        ('test.sh', ['--fast', '--line', '--here']),
+    ],
+)
+def test_help_of_the_shell_tools(tool, words):
+    for flag in ('-h', '--help'):
+        done = run('bash', TOOLS / tool, flag)
+        assert done.returncode == 0, done.stderr
+        for word in words:
+            assert word in done.stdout
+
+
+@pytest.mark.parametrize('tool', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+def test_too_few_arguments_show_the_usage(tool):
+    done = run('bash', TOOLS / tool, 'only-one')
+    assert done.returncode == 2
+    assert 'Usage:' in done.stderr
+
+
+@pytest.mark.parametrize('arguments', [['--line', 'mmdet2'], ['--nonsense']])
+def test_setup_refuses_what_it_does_not_know(arguments):
+    done = run('bash', TOOLS / 'setup_env.sh', *arguments)
+    assert done.returncode == 2
+    assert arguments[-1] in done.stderr
+
+
+def test_dist_train_starts_torchrun(recorder):
+    done = run('bash', TOOLS / 'dist_train.sh', 'a config.py', 4, '--amp', '--cfg-options', 'a=[1, 2]', **recorder)
+    assert done.stdout.splitlines()[1:] == [
+        *('-m', 'torch.distributed.run', '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1'),
+        *('--master_port=29500', '--nproc_per_node=4', str(TOOLS / 'train.py'), 'a config.py'),
+        *('--launcher', 'pytorch', '--amp', '--cfg-options', 'a=[1, 2]', f'PYTHONPATH={ROOT}'),
+    ]
+
+
+def test_dist_train_on_two_machines(recorder):
+    env = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1', 'PORT': '29501', 'PYTHONPATH': '/mine'}
+    done = run('bash', TOOLS / 'dist_train.sh', 'c.py', 8, **recorder, **env)
+    lines = done.stdout.splitlines()
+    assert {'--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=29501'} <= set(lines)
+    assert lines[-1] == f'PYTHONPATH={ROOT}:/mine'
+
+
+def test_dist_test_hands_the_checkpoint_on(recorder):
+    done = run('bash', TOOLS / 'dist_test.sh', 'c.py', 'c.pth', 2, '--tta', **recorder)
+    lines = done.stdout.splitlines()
+    assert '--nproc_per_node=2' in lines
+    assert lines[-7:-1] == [str(TOOLS / 'test.py'), 'c.py', 'c.pth', '--launcher', 'pytorch', '--tta']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'tail'),
+    [
+        (['work dir', '--amp'], ['--work-dir', 'work dir', '--launcher', 'slurm', '--amp']),
+        (['--amp'], ['--launcher', 'slurm', '--amp']),
+        ([], ['--launcher', 'slurm']),
+    ],
+)
+def test_slurm_train_with_and_without_a_work_dir(recorder, arguments, tail):
+    env = {'GPUS': '16', 'SRUN_ARGS': '--time=1 --mem=2'}
+    done = run('bash', TOOLS / 'slurm_train.sh', 'part', 'job', 'c.py', *arguments, **recorder, **env)
+    lines = done.stdout.splitlines()
+    assert lines[1:3] == ['-p', 'part']
+    assert {'--job-name=job', '--ntasks=16', '--ntasks-per-node=8', '--time=1', '--mem=2'} <= set(lines)
+    assert lines[lines.index('-u') : -1] == ['-u', str(TOOLS / 'train.py'), 'c.py', *tail]
+
+
+def test_slurm_test_hands_the_checkpoint_on(recorder):
+    done = run('bash', TOOLS / 'slurm_test.sh', 'part', 'job', 'c.py', 'c.pth', '--tta', **recorder)
+    lines = done.stdout.splitlines()
+    assert lines[-7:-1] == [str(TOOLS / 'test.py'), 'c.py', 'c.pth', '--launcher', 'slurm', '--tta']
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        # torch.distributed.launch, which mim calls, puts the rank before the config.
+        ['train.py', '--local-rank=0', 'no_such_config.py'],
+        ['train.py', '--local_rank=0', 'no_such_config.py'],
+        ['test.py', '--local-rank=0', 'no_such_config.py', 'x.pth'],
+    ],
+)
+def test_missing_config_is_named_and_both_spellings_of_the_rank_are_taken(arguments):
+    done = run(sys.executable, TOOLS / arguments[0], *arguments[1:])
+    assert done.returncode != 0
+    assert 'no_such_config.py' in done.stderr
+    assert 'unrecognized arguments' not in done.stderr
