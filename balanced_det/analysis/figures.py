@@ -42,7 +42,7 @@ def score_iou_figure(matched: Mapping[str, MatchedDetections], subject: str) -> 
         ax.plot(centres, means, color='black', marker='o', markersize=3, label='mean score of an IoU bin')
         ax.axvline(0.5, color='grey', linewidth=0.8, linestyle=':')
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='IoU with the best ground-truth box')
-        ax.set_title(f'{method}: {CORRELATION} = {score_iou_correlation(detections):.3f} at IoU > 0.5', fontsize=10)
+        ax.set_title(f'{method}: {CORRELATION} = {score_iou_correlation(detections):.3f} at IoU >= 0.5', fontsize=10)
     axes[0].set_ylabel('classification score')
     axes[0].legend(loc='upper left', fontsize=8)
     figure.suptitle(subject, fontsize=10)
