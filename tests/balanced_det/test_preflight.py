@@ -102,8 +102,18 @@ def test_what_is_not_checked(data_root, monkeypatch):
     # A remote store, a head that has classes of its own, and the processes beside the first.
     cfg = config(data_root, train_dataloader__dataset__data_root='s3://bucket/')
     cfg.train_dataloader.dataset.backend_args = dict(backend='petrel')
-    cfg.model.semantic_head = dict(num_classes=183)
+    cfg.model.semantic_head = dict(num_classes=183, loss_seg=dict(type='CrossEntropyLoss'))
     check_classes('train_dataloader.dataset', cfg.train_dataloader.dataset, cfg.model)
     check_files('train_dataloader.dataset', cfg.train_dataloader.dataset)
     monkeypatch.setenv('RANK', '1')
     check_arguments(['nope.py'])
+
+
+def test_blocks_of_mmdet_and_other_libraries_are_theirs(data_root):
+    # DETR takes bg_cls_weight out of its block before it builds the loss; mmpretrain need not be installed.
+    cfg = config(data_root)
+    cfg.model.bbox_head.update(
+        type='RetinaHead', loss_bbox=dict(type='L1Loss'),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, bg_cls_weight=0.1), num_classes=256)
+    cfg.model.reid = dict(loss_cls=dict(type='mmpretrain.CrossEntropyLoss'))
+    check_config(cfg)
