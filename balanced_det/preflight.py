@@ -8,14 +8,14 @@ import os
 import os.path as osp
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import mmengine
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 
-from balanced_det.heads.checks import check_regression_targets
+from balanced_det.heads.checks import LossMismatchError, check_iou_is_handed_over, check_regression_targets
 
 MAX_XML_FILES = 200  # enough to meet each class name of a VOC set; reading them all can take minutes
 MAX_JSON_MB = 64  # COCO's own file has 450: its classes are not read here, the evaluator checks those of the val set
@@ -38,9 +38,10 @@ def check_arguments(argv: list[str]) -> None:
     parser.add_argument('config', nargs='?')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     # mmdet's options that take a value, so that the value is not taken for the config.
+    parser.add_argument('--resume', nargs='?')
     for option in ('--work-dir', '--launcher', '--local_rank', '--local-rank'):
         parser.add_argument(option)
-    args, _ = parser.parse_known_args([arg for arg in argv if arg != '--resume'])
+    args, _ = parser.parse_known_args(argv)
     rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
     if args.config is None or {'-h', '--help'} & set(argv) or rank != '0':
         return
@@ -87,7 +88,9 @@ def check_config(cfg: Config) -> None:
         if cfg.get(loader):
             for key, dataset in leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'):
                 check_files(key, dataset)
-                check_classes(key, dataset, cfg.model)
+                check_classes(key, dataset)
+                if loader == 'train_dataloader':
+                    check_num_classes(key, dataset, cfg.model)
 
 
 def check_losses(model: ConfigDict) -> None:
@@ -108,19 +111,17 @@ def check_losses(model: ConfigDict) -> None:
 
 
 def check_heads(model: ConfigDict) -> None:
-    """Losses that take the IoU from encoded deltas must fit the box coder, in stock heads too."""
+    """The plugin's losses must fit their heads, stock heads too; what else a model lacks, mmdet will say."""
     if not any(is_own(block) for _, block in loss_blocks(model)):
         return
     try:
-        detector = MODELS.build(model)
-    except Exception as error:
-        raise ConfigProblem(f'the model cannot be built: {error}') from error
-    for module in detector.modules():
-        if hasattr(module, 'bbox_coder') and hasattr(module, 'loss_bbox'):
-            try:
-                check_regression_targets(module)
-            except ValueError as error:
-                raise ConfigProblem(str(error)) from error
+        for module in MODELS.build(model).modules():
+            check_regression_targets(module)
+            check_iou_is_handed_over(module)
+    except LossMismatchError as error:
+        raise ConfigProblem(str(error)) from error
+    except Exception:  # a package that is not installed, a process group that is not there yet
+        return
 
 
 def loss_blocks(model: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
@@ -138,7 +139,7 @@ def is_own(block: ConfigDict) -> bool:
 
 def check_files(key: str, dataset: ConfigDict) -> None:
     """Annotation file and image folder must be there, unless they lie in a remote store."""
-    if dataset.get('backend_args'):
+    if dataset.get('backend_args') or '://' in f'{dataset.get("data_root")}{dataset.get("ann_file")}':
         return
     root = dataset.get('data_root') or ''
     if dataset.get('ann_file'):
@@ -148,30 +149,40 @@ def check_files(key: str, dataset: ConfigDict) -> None:
                 f'no annotation file {osp.abspath(path)} ({key}.data_root={root!r}, {key}.ann_file='
                 f'{dataset.ann_file!r}): {_data_remedy(key, root)}')
     for name, prefix in (dataset.get('data_prefix') or {}).items():
-        path = osp.join(root, prefix)
+        path = osp.join(root, prefix or '')
         if not osp.isdir(path):
             raise ConfigProblem(
                 f'no folder {osp.abspath(path)} ({key}.data_root={root!r}, {key}.data_prefix.{name}={prefix!r}): '
                 f'{_data_remedy(key, root)}')
 
 
-def check_classes(key: str, dataset: ConfigDict, model: ConfigDict) -> None:
-    """The dataset's classes must be in its annotations, and as many as the heads have."""
-    meta = {**getattr(DATASETS.get(dataset.type), 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-    classes = meta.get('classes')
-    if not isinstance(classes, (tuple, list)):
-        return
+def class_names(dataset: ConfigDict) -> Sequence[str]:
+    """The classes that a dataset block will have; empty if the block does not tell."""
+    dataset_type = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    meta = {**getattr(dataset_type, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    classes = meta.get('thing_classes') or meta.get('classes')
+    return classes if isinstance(classes, (tuple, list)) else ()
+
+
+def check_classes(key: str, dataset: ConfigDict) -> None:
+    """The dataset's classes must be in its annotations."""
+    classes = class_names(dataset)
     annotated = annotated_names(dataset)
     missing = [name for name in classes if annotated and name not in annotated]
     if missing:
         raise ConfigProblem(
             f'{key}.metainfo.classes names {missing}, which the annotations do not have; they have '
             f'{sorted(annotated)}: set metainfo=dict(classes=(...)) to the names in the annotations')
+
+
+def check_num_classes(key: str, dataset: ConfigDict, model: ConfigDict) -> None:
+    """The plugin's heads must have as many classes as the training set."""
+    classes = class_names(dataset)
     for head_key, head in walk(model, 'model'):
         num_classes = head.get('num_classes')
         # mmdet's other heads may count differently, on purpose; a region proposal network knows one class.
-        own = any(is_own(head[name]) for name in ('loss_cls', 'loss_bbox') if 'type' in head.get(name, ()))
-        if num_classes and own and 'rpn' not in head_key and num_classes != len(classes):
+        own = any(is_own(head[name]) for name in ('loss_cls', 'loss_bbox') if 'type' in (head.get(name) or ()))
+        if num_classes and own and classes and 'rpn' not in head_key and num_classes != len(classes):
             raise ConfigProblem(
                 f'{head_key}.num_classes={num_classes}, but {key}.metainfo.classes has {len(classes)}: '
                 f'{tuple(classes)}; set {head_key}.num_classes={len(classes)}')
@@ -189,7 +200,10 @@ def annotated_names(dataset: ConfigDict) -> set[str]:
     if path.endswith('.json'):
         if osp.getsize(path) > MAX_JSON_MB * 2**20:
             return set()
-        content = mmengine.load(path)
+        try:
+            content = mmengine.load(path)
+        except ValueError:  # JSON lines
+            return set()
         return {cat['name'] for cat in content.get('categories', ())} if isinstance(content, dict) else set()
     if not path.endswith('.txt'):
         return set()

@@ -95,10 +95,7 @@ class IoUBalancedClassification:
     ) -> tuple[Tensor, Tensor]:
         """What the balance adds at each positive, weighted by ``loss_weight`` and ``weight``, and their indices."""
         num_classes = cls_score.size(1) - (0 if self.use_sigmoid else 1)
-        positive = (labels >= 0) & (labels < num_classes)
-        if weight is not None:
-            positive &= weight > 0
-        inds = positive.nonzero().squeeze(1)
+        inds = ((labels >= 0) & (labels < num_classes)).nonzero().squeeze(1)
         loss = self.positive_loss(cls_score[inds], labels[inds])
         if weight is not None:
             loss = loss * weight[inds]
@@ -205,8 +202,9 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
     .. math:: L_{loc} = w_{loc} \sum_{i \in Pos} iou_i^\lambda \sum_{m \in cx, cy, w, h}
               \text{smooth}_{L1}(l_i^m - \hat g_i^m)
 
-    A drop-in for any stock head that regresses ``DeltaXYWHBBoxCoder`` deltas: the IoU follows from the deltas
-    (:func:`balanced_det.boxes.delta_iou`). The weights are constants.
+    A drop-in for stock heads that hand it encoded ``DeltaXYWHBBoxCoder`` deltas (``RetinaHead``, ``RPNHead``,
+    ``BBoxHead`` and their kin; not those that hand over decoded boxes, such as ``DDODHead``): the IoU follows from the
+    deltas (:func:`balanced_det.boxes.delta_iou`). The weights are constants.
 
     A sample whose deltas are not finite, as those of a ground-truth box of zero width, is left out and counted in
     ``num_left_out``.
@@ -260,6 +258,10 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         Returns:
             A scalar, or shape (n, 4) for reduction 'none'.
         """
+        if pred.shape != target.shape or pred.ndim != 2 or pred.size(1) != 4:
+            raise ValueError(
+                'IoUBalancedSmoothL1Loss takes encoded deltas: pred and target of one shape (n, 4), got '
+                f'{tuple(pred.shape)} and {tuple(target.shape)}; this head regresses something else')
         pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
         inds = self._samples(pred, target, weight)
         loss = pred.new_zeros(pred.shape).index_put((inds,), self._sample_loss(pred[inds], target[inds].to(pred)))

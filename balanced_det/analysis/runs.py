@@ -97,6 +97,8 @@ def train_and_predict(runs: Sequence[Run], parallel: int, report: Callable[[Sequ
         RunFailed: A process failed. The others were stopped; a later call resumes all.
     """
     jobs = [run for run in runs if not run.trained]
+    for run in jobs:
+        run.predictions.unlink(missing_ok=True)  # of a shorter training in the same folder
     run_all(jobs, [run.train_command() for run in jobs], 'train.log', parallel, report)
     jobs = [run for run in runs if not run.predictions.is_file()]
     run_all(jobs, [run.predict_command() for run in jobs], 'predict.log', parallel)

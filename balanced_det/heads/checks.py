@@ -4,36 +4,65 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmdet.models.dense_heads import AnchorHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+
+
+class LossMismatchError(ValueError):
+    """A loss block does not fit the other blocks of its head."""
 
 
 def check_regression_targets(head: Any) -> None:
     """A loss that takes its IoU from encoded deltas must decode as the head's box coder does.
 
     Args:
-        head: A head with ``bbox_coder`` and ``loss_bbox``; passes if the loss has no ``target_stds``.
+        head: Any module; passes if it has no ``loss_bbox`` with ``target_stds``.
 
     Raises:
-        ValueError: The coder's ``target_stds`` differ from the loss's, or the head does not regress plain deltas.
+        LossMismatchError: The coder's ``target_stds`` differ from the loss's, or the head does not regress plain deltas.
     """
-    loss, coder = head.loss_bbox, head.bbox_coder
+    loss: Any = getattr(head, 'loss_bbox', None)
+    coder: Any = getattr(head, 'bbox_coder', None)
     if not hasattr(loss, 'target_stds'):
         return
     name, loss_name = type(head).__name__, type(loss).__name__
+    if coder is None or not hasattr(head, 'reg_decoded_bbox'):
+        raise LossMismatchError(
+            f'{loss_name} takes encoded deltas, which {name} does not regress: keep the loss_bbox that belongs to '
+            f'{name}, or use a head on AnchorHead or BBoxHead')
     if head.reg_decoded_bbox:
-        raise ValueError(
+        raise LossMismatchError(
             f'{loss_name} takes encoded deltas, but bbox_head.reg_decoded_bbox=True hands it absolute boxes: '
             f'set reg_decoded_bbox=False in {name}')
     plain = type(coder) is DeltaXYWHBBoxCoder and not any(coder.means) and not coder.add_ctr_clamp
     if not plain:
-        raise ValueError(
+        raise LossMismatchError(
             f'{loss_name} takes the IoU from the deltas of a DeltaXYWHBBoxCoder with target_means 0 and without '
             f'add_ctr_clamp; {name}.bbox_coder is {type(coder).__name__}, target_means '
             f'{tuple(getattr(coder, "means", ()))}')
     if tuple(loss.target_stds) != tuple(float(std) for std in coder.stds):
-        raise ValueError(
+        raise LossMismatchError(
             f'{name}: loss_bbox.target_stds={tuple(loss.target_stds)} differs from bbox_coder.target_stds='
             f'{tuple(coder.stds)}, so the IoU would be wrong: set loss_bbox.target_stds={tuple(coder.stds)}')
+
+
+def check_iou_is_handed_over(head: Any) -> None:
+    """A classification loss that needs the IoU must have a head that hands it over.
+
+    Args:
+        head: Any module; passes unless its loss method is that of ``AnchorHead`` or ``BBoxHead``, which hand over the
+            labels alone. (GFL and its kin have their own, with labels and IoU.)
+
+    Raises:
+        LossMismatchError: The loss would be called without the IoU.
+    """
+    loss = getattr(head, 'loss_cls', None)
+    methods = (getattr(type(head), 'loss_by_feat_single', None), getattr(type(head), 'loss', None))
+    if hasattr(loss, 'scope') and (methods[0] is AnchorHead.loss_by_feat_single or methods[1] is BBoxHead.loss):
+        raise LossMismatchError(
+            f'{type(loss).__name__} needs the IoU of the regressed boxes, which {type(head).__name__} does not hand '
+            'over: set the head to its IoU-balanced type (such as IoUBalancedRetinaHead), or keep the stock loss_cls')
 
 
 def check_sigmoid_spelled_out(head: Any) -> None:
@@ -43,11 +72,11 @@ def check_sigmoid_spelled_out(head: Any) -> None:
         head: A head on ``AnchorHead``.
 
     Raises:
-        ValueError: The loss is a sigmoid loss by default, but its config block does not say so.
+        LossMismatchError: The loss is a sigmoid loss by default, but its config block does not say so.
     """
     loss = head.loss_cls
     if getattr(loss, 'use_sigmoid', head.use_sigmoid_cls) != head.use_sigmoid_cls:
-        raise ValueError(
+        raise LossMismatchError(
             f'{type(head).__name__}: mmdet reads loss_cls.use_sigmoid from the config, and found '
             f'{head.use_sigmoid_cls} where {type(loss).__name__} has {loss.use_sigmoid}: write '
             f'loss_cls=dict(type={type(loss).__name__!r}, use_sigmoid={loss.use_sigmoid}, ...)')

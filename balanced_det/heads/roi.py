@@ -8,7 +8,7 @@ import torch
 from mmdet.models.losses import accuracy
 from torch import Tensor
 
-from balanced_det.heads.checks import check_regression_targets
+from balanced_det.heads.checks import LossMismatchError, check_regression_targets
 from balanced_det.matched import MatchedSamples
 
 
@@ -24,10 +24,7 @@ class RoILossMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_regression_targets(self)
-        if getattr(self.loss_cls, 'scope', 'batch') != 'batch':
-            raise ValueError(
-                f'{type(self).__name__}: loss_cls.scope={self.loss_cls.scope!r} is for heads with one set of anchors '
-                'for each image; RoIs are sampled together: set loss_cls.scope="batch"')
+        self._check_classification()
 
     def loss_by_matched(
         self, levels: list[MatchedSamples], reduction_override: str | None = None
@@ -42,6 +39,20 @@ class RoILossMixin:
             'loss_cls' and 'loss_bbox', scalars unless the reduction is 'none'.
         """
         raise NotImplementedError
+
+    def _check_classification(self) -> None:
+        name, loss = type(self).__name__, self.loss_cls
+        if getattr(loss, 'scope', 'batch') != 'batch':
+            raise LossMismatchError(
+                f'{name}: loss_cls.scope={loss.scope!r} is for heads with one set of anchors for each image; RoIs are '
+                'sampled together: set loss_cls.scope="batch"')
+        if hasattr(loss, 'scope') and loss.use_sigmoid:
+            raise LossMismatchError(
+                f'{name} scores the background as one more class, which a sigmoid loss would take for an object: set '
+                'loss_cls=dict(type="IoUBalancedCrossEntropyLoss", use_sigmoid=False, ...)')
+        if getattr(loss, 'custom_activation', False):
+            raise LossMismatchError(
+                f'{name} cannot serve {type(loss).__name__}, which brings its own activation: use the stock head')
 
     def loss(
         self,
@@ -78,6 +89,6 @@ class RoILossMixin:
 
 def _pred_of_label(bbox_pred: Tensor, labels: Tensor) -> Tensor:
     """Regression output of each RoI's own class (any class for the background); (n, 4C) or (n, 4) -> (n, 4)."""
-    columns = bbox_pred.view(len(bbox_pred), -1, 4)
+    columns = bbox_pred.view(len(bbox_pred), bbox_pred.size(1) // 4, 4)
     rows = torch.arange(len(labels), device=labels.device)
     return columns[rows, labels.clamp(max=columns.size(1) - 1)]

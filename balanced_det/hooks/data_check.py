@@ -11,13 +11,12 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import HOOKS
 from mmengine.dataset import BaseDataset
 from mmengine.dist import is_main_process
+from mmengine.fileio import get_local_path
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 
 from balanced_det.boxes import visible_boxes
-from balanced_det.heads.checks import check_regression_targets
+from balanced_det.heads.checks import check_iou_is_handed_over, check_regression_targets
 
 
 @dataclass
@@ -28,7 +27,7 @@ class BoxCounts:
         images: Images of the set.
         without_boxes: Images that have no box of the classes at hand.
         boxes: Boxes of the classes at hand, crowds not counted.
-        zero_size: Boxes of zero width or height.
+        zero_size: Boxes of zero width or height; of a COCO set also those below one pixel, which mmdet drops.
         outside: Boxes without an area inside their image, those of zero size not counted.
     """
 
@@ -38,9 +37,10 @@ class BoxCounts:
     zero_size: int = 0
     outside: int = 0
 
-    def add_image(self, boxes: torch.Tensor, img_shape: tuple[int, int]) -> None:
+    def add_image(self, boxes: torch.Tensor, img_shape: tuple[int, int], min_size: float = 0.0) -> None:
         """Count the boxes of one image, (n, 4) xyxy in pixels; ``img_shape`` is (height, width)."""
-        zero_size = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        size = boxes[:, 2:] - boxes[:, :2]
+        zero_size = ((size <= 0) | (size < min_size)).any(dim=1)
         self.images += 1
         self.without_boxes += int(not len(boxes))
         self.boxes += len(boxes)
@@ -59,14 +59,15 @@ def count_boxes(dataset: BaseDataset) -> BoxCounts:
         The counts.
     """
     counts = BoxCounts()
-    images = _coco_images(dataset) if isinstance(dataset, CocoDataset) else _loaded_images(dataset)
-    for boxes, img_shape in images:
-        counts.add_image(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), img_shape)
+    coco = isinstance(dataset, CocoDataset)
+    for boxes, img_shape in _coco_images(dataset) if coco else _loaded_images(dataset):
+        counts.add_image(torch.tensor(boxes).reshape(-1, 4), img_shape, min_size=1.0 if coco else 0.0)
     return counts
 
 
 def _coco_images(dataset: CocoDataset) -> Iterator[tuple[list, tuple[int, int]]]:
-    coco = mmengine.load(dataset.ann_file, file_format='json')
+    with get_local_path(dataset.ann_file, backend_args=dataset.backend_args) as path:
+        coco = mmengine.load(path, file_format='json')
     classes = {cat['id'] for cat in coco['categories'] if cat['name'] in dataset.metainfo['classes']}
     boxes: dict[int, list] = {image['id']: [] for image in coco['images']}
     for ann in coco['annotations']:
@@ -99,9 +100,10 @@ def base_datasets(dataset: object) -> Iterator[BaseDataset]:
 class DataCheckHook(Hook):
     """Checks a training before its first iteration and reports what it leaves out.
 
-    * Before: every head whose ``loss_bbox`` takes its IoU from deltas must have the ``target_stds`` of its box coder
-      (a stock head cannot check that itself).
-    * Before: images without boxes, boxes of zero size and boxes outside their image are counted and logged.
+    * Before: every loss must fit its head: the ``target_stds`` of a ``loss_bbox`` that takes its IoU from deltas, the
+      IoU for a ``loss_cls`` that needs it (a stock head cannot check that itself).
+    * Before: images without boxes, boxes of zero size and boxes outside their image are counted and logged. That is a
+      report: an annotation file that it cannot read is no reason to stop.
     * After each epoch (or ``interval`` iterations): samples that a balanced localisation loss left out, if any.
 
     Args:
@@ -117,10 +119,9 @@ class DataCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the heads, count the boxes."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for module in model.modules():
-            if isinstance(getattr(module, 'loss_bbox', None), nn.Module) and hasattr(module, 'bbox_coder'):
-                check_regression_targets(module)
+        for module in runner.model.modules():
+            check_regression_targets(module)
+            check_iou_is_handed_over(module)
         if self.count and is_main_process():
             for dataset in base_datasets(runner.train_dataloader.dataset):
                 self._report_counts(runner, dataset)
@@ -137,7 +138,11 @@ class DataCheckHook(Hook):
             self._report_left_out(runner)
 
     def _report_counts(self, runner: Runner, dataset: BaseDataset) -> None:
-        counts = count_boxes(dataset)
+        try:
+            counts = count_boxes(dataset)
+        except Exception as error:
+            runner.logger.info(f'{dataset.ann_file}: boxes not counted, {type(error).__name__}: {error}')
+            return
         if not counts.boxes:
             raise ValueError(
                 f'{dataset.ann_file} (train_dataloader.dataset.ann_file) holds no box of the classes '
@@ -145,7 +150,7 @@ class DataCheckHook(Hook):
                 'in the annotations')
         runner.logger.info(
             f'{dataset.ann_file}: {counts.images} images, {counts.without_boxes} without boxes; {counts.boxes} boxes, '
-            f'left out {counts.zero_size} of zero size and {counts.outside} outside their image')
+            f'of which {counts.zero_size} of zero size and {counts.outside} outside their image are left out')
 
     def _report_left_out(self, runner: Runner) -> None:
         for name, module in runner.model.named_modules():

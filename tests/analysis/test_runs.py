@@ -61,6 +61,20 @@ def test_finished_runs_cost_nothing(tmp_path, monkeypatch):
     train_and_predict([run], parallel=2, report=lambda going: None)
 
 
+def test_predictions_of_a_shorter_training_do_not_stay(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    run.folder.mkdir()
+    run.predictions.touch()
+
+    def stop(*args, **kwargs):
+        raise RunFailed('stopped in the training')
+
+    monkeypatch.setattr('balanced_det.analysis.runs.run_all', stop)
+    with pytest.raises(RunFailed):
+        train_and_predict([run], parallel=2, report=lambda going: None)
+    assert not run.predictions.exists()
+
+
 def test_two_at_a_time_with_one_thread_each(tmp_path):
     runs = [make_run(tmp_path, name) for name in 'abc']
     code = 'import os, time; print(os.environ["OMP_NUM_THREADS"]); time.sleep(3)'

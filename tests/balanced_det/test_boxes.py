@@ -94,6 +94,14 @@ def test_half_precision_is_computed_in_float32(dtype):
         assert delta_iou(torch.zeros(1, 4, dtype=dtype), torch.zeros(1, 4)).dtype == torch.float32
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_decodes_in_float32(dtype):
+    anchors = torch.tensor([[0.0, 0, 300, 300]], dtype=dtype)
+    iou = decoded_iou(
+        DeltaXYWHBBoxCoder(), anchors, torch.zeros(1, 4, dtype=dtype), torch.zeros(1, 4, dtype=dtype), decoded=False)
+    assert torch.equal(iou, torch.ones(1))
+
+
 def test_empty():
     assert delta_iou(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
 

@@ -77,13 +77,33 @@ def runner(model, dataset):
 
 def test_reports_the_counts_once(coco, caplog):
     DataCheckHook().before_train(runner(torch.nn.Identity(), coco))
-    assert '3 images, 1 without boxes; 3 boxes, left out 1 of zero size and 1 outside' in caplog.text
+    assert '3 images, 1 without boxes; 3 boxes, of which 1 of zero size and 1 outside' in caplog.text
 
 
 def test_set_without_a_box_of_the_classes(coco):
     coco._metainfo['classes'] = ('letter',)
     with pytest.raises(ValueError, match=r"holds no box of the classes \('letter',\).*metainfo=dict\(classes"):
         DataCheckHook().before_train(runner(torch.nn.Identity(), coco))
+
+
+def test_counting_never_stops_a_training(coco, caplog):
+    coco.ann_file = 'nowhere.json'
+    DataCheckHook().before_train(runner(torch.nn.Identity(), coco))
+    assert 'nowhere.json: boxes not counted, FileNotFoundError' in caplog.text
+
+
+def test_only_the_first_process_counts(coco, caplog, monkeypatch):
+    monkeypatch.setattr('balanced_det.hooks.data_check.is_main_process', lambda: False)
+    DataCheckHook().before_train(runner(torch.nn.Identity(), coco))
+    assert caplog.text == ''
+
+
+def test_refuses_a_head_without_deltas(coco):
+    head = MODELS.build(dict(
+        type='FCOSHead', num_classes=1, in_channels=4, feat_channels=4, norm_cfg=None,
+        loss_bbox=dict(type='IoUBalancedSmoothL1Loss')))
+    with pytest.raises(ValueError, match='takes encoded deltas, which FCOSHead does not regress'):
+        DataCheckHook().before_train(runner(head, coco))
 
 
 def test_refuses_a_stock_head_with_other_stds(coco):

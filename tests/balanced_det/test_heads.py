@@ -7,7 +7,9 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import bbox2roi
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes, bbox2roi
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from reference import iou_balanced as reference
 
@@ -309,6 +311,11 @@ BALANCED_L1 = dict(type='IoUBalancedSmoothL1Loss')
          r"loss_cls=dict\(type='IoUBalancedFocalLoss', use_sigmoid=True, ...\)"),
         (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, scope='image')),
          'set loss_cls.scope="batch"'),
+        (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, use_sigmoid=True)),
+         'scores the background as one more class'),
+        (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=NEUTRAL_FOCAL), 'use_sigmoid=False'),
+        (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(type='SeesawLoss', num_classes=C)),
+         'cannot serve SeesawLoss'),
     ])
 def test_blocks_that_do_not_fit(cfg, changes, message):
     with pytest.raises(ValueError, match=message):
@@ -325,3 +332,88 @@ def test_without_boxes_the_ranking_of_hard_examples_is_the_stock_one():
         h.loss(h(feats)[0], None, rois, labels, torch.ones(7), None, None, reduction_override='none')['loss_cls']
         for h in (head, stock)]
     torch.testing.assert_close(*losses)
+
+
+def test_no_roi_at_all():
+    head = build(
+        RCNN, type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, eta=1.5),
+        loss_bbox=dict(BALANCED_L1, **RCNN_STDS))
+    feats = torch.zeros(0, 4, 2, 2, requires_grad=True)
+    none = torch.zeros(0, 4)
+    losses = head.loss(*head(feats), torch.zeros(0, 5), torch.zeros(0, dtype=torch.long), torch.zeros(0), none, none)
+    (losses['loss_cls'] + losses['loss_bbox']).backward()
+    assert (losses['loss_cls'], losses['loss_bbox']) == (0, 0)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_rois_in_half_precision_agree_with_float32(dtype):
+    head = build(
+        RCNN, type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, eta=1.5),
+        loss_bbox=dict(BALANCED_L1, **RCNN_STDS))
+    expected, _ = roi_losses(head)
+    with torch.autocast('cpu', dtype=dtype):
+        actual, grads = roi_losses(head)
+    for key, value in expected.items():
+        assert actual[key].dtype == torch.float32
+        torch.testing.assert_close(actual[key], value, rtol=2e-2, atol=0)
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_box_structures_of_the_data_pipeline():
+    # mmdet's pipelines wrap boxes in HorizontalBoxes.
+    head, gts = build_balanced(), instances()
+    expected = retina_losses(head, gts)
+    for gt in gts:
+        gt.bboxes = HorizontalBoxes(gt.bboxes)
+    assert_same(retina_losses(head, gts), expected)
+
+
+def test_groups_hold_the_samples_of_their_scope():
+    # Two levels (2 and 1 anchors) of two images; each sample carries its image and level as label and weight.
+    def level(number, anchors):
+        image = torch.tensor([0, 1])[:, None].expand(2, anchors)
+        boxes = torch.zeros(2, anchors, 4)
+        return MatchedSamples(
+            cls_score=boxes, bbox_pred=boxes, priors=boxes, labels=image, bbox_targets=boxes, bbox_weights=boxes,
+            label_weights=torch.full((2, anchors), number), cls_avg_factor=1, bbox_avg_factor=1)
+
+    levels = [level(0, 2), level(1, 1)]
+    content = {
+        scope: [sorted(zip(g.labels.tolist(), g.label_weights.tolist())) for g in group_samples(levels, scope)]
+        for scope in ('batch', 'level', 'image')}
+    of_level_0, of_level_1 = [(0, 0), (0, 0), (1, 0), (1, 0)], [(0, 1), (1, 1)]
+    assert content['level'] == [of_level_0, of_level_1]
+    assert content['image'] == [[(0, 0), (0, 0), (0, 1)], [(1, 0), (1, 0), (1, 1)]]
+    assert content['batch'] == [sorted(of_level_0 + of_level_1)]
+
+
+CASCADE = dict(
+    type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5],
+    bbox_roi_extractor=dict(
+        type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=2, sampling_ratio=0), out_channels=4,
+        featmap_strides=[8]),
+    bbox_head=[RCNN, RCNN],
+    train_cfg=[
+        dict(
+            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=thr, neg_iou_thr=thr, min_pos_iou=thr),
+            sampler=dict(type='RandomSampler', num=8, pos_fraction=0.5), pos_weight=-1, debug=False)
+        for thr in (0.3, 0.4)])
+
+
+def test_stages_of_a_cascade_refine_as_in_the_stock_head():
+    def losses(head_type):
+        neutral = dict(
+            type=head_type, loss_cls=NEUTRAL_CE, loss_bbox=dict(BALANCED_L1, lambda_=0.0, **RCNN_STDS))
+        heads = [dict(RCNN, **(neutral if head_type.startswith('IoU') else {}))] * 2
+        roi_head = build(ConfigDict(CASCADE), bbox_head=heads)
+        sample = DetDataSample(gt_instances=instances()[0], metainfo=dict(img_shape=IMAGE))
+        noisy = sample.gt_instances.bboxes.repeat(4, 1) + torch.linspace(-6, 6, 8)[:, None]
+        proposals = InstanceData(bboxes=noisy, scores=torch.ones(8))
+        torch.manual_seed(5)
+        return roi_head.loss((torch.randn(1, 4, 8, 8),), [proposals], [sample])
+
+    actual, expected = losses('IoUBalancedShared2FCBBoxHead'), losses('Shared2FCBBoxHead')
+    assert expected['s1.loss_bbox'] > 0
+    assert actual.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(actual[key], value)

@@ -6,9 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from balanced_det.preflight import ConfigProblem, check_arguments, check_classes, check_config, check_files
+from balanced_det.preflight import (
+    ConfigProblem,
+    check_arguments,
+    check_classes,
+    check_config,
+    check_files,
+    check_num_classes,
+)
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'demo' / 'retinanet_r18_fpn_iou-balanced_digit-scenes.py'
 VOC_CONFIG = CONFIG.parents[1] / 'iou_balanced' / 'bccd' / 'retinanet_r18_fpn_iou-balanced-1x_bccd.py'
@@ -103,7 +111,8 @@ def test_what_is_not_checked(data_root, monkeypatch):
     cfg = config(data_root, train_dataloader__dataset__data_root='s3://bucket/')
     cfg.train_dataloader.dataset.backend_args = dict(backend='petrel')
     cfg.model.semantic_head = dict(num_classes=183, loss_seg=dict(type='CrossEntropyLoss'))
-    check_classes('train_dataloader.dataset', cfg.train_dataloader.dataset, cfg.model)
+    check_classes('train_dataloader.dataset', cfg.train_dataloader.dataset)
+    check_num_classes('train_dataloader.dataset', cfg.train_dataloader.dataset, cfg.model)
     check_files('train_dataloader.dataset', cfg.train_dataloader.dataset)
     monkeypatch.setenv('RANK', '1')
     check_arguments(['nope.py'])
@@ -117,3 +126,32 @@ def test_blocks_of_mmdet_and_other_libraries_are_theirs(data_root):
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, bg_cls_weight=0.1), num_classes=256)
     cfg.model.reid = dict(loss_cls=dict(type='mmpretrain.CrossEntropyLoss'))
     check_config(cfg)
+
+
+def test_remote_paths_classes_as_types_and_json_lines(data_root):
+    cfg = config(data_root, val_dataloader__dataset__data_root='http://host/')
+    cfg.val_dataloader.dataset.ann_file = 'a.json'
+    cfg.train_dataloader.dataset.type = CocoDataset  # as a config in Python style has it
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('digit',))
+    check_config(cfg)
+    (data_root / 'annotations' / 'train.json').write_text('{"a": 1}\n{"b": 2}\n')
+    check_config(cfg)
+
+
+def test_what_mmdet_misses_is_left_to_mmdet(data_root):
+    # Builds under a launcher alone.
+    check_config(config(data_root, model__backbone__norm_cfg=dict(type='MMSyncBN')))
+
+
+def test_resume_may_name_a_checkpoint(tmp_path):
+    with pytest.raises(SystemExit, match=r'nope\.py: no such config'):
+        check_arguments(['--resume', 'a.pth', 'nope.py'])
+
+
+@pytest.mark.parametrize('head', ['RetinaHead', 'RetinaSepBNHead'])
+def test_balanced_classification_in_a_stock_head(data_root, head):
+    options = dict(model__bbox_head__type=head)
+    if head == 'RetinaSepBNHead':
+        options['model__bbox_head__num_ins'] = 3
+    with pytest.raises(ConfigProblem, match=f'needs the IoU .* {head} does not hand over: set the head to its'):
+        check_config(config(data_root, **options))

@@ -168,6 +168,23 @@ class TestClassification:
         CLASSIFICATION[kind][0]()(scores, (labels, iou)).backward()
         assert iou.grad is None
 
+    def test_sync_normalises_over_all_processes(self, kind, monkeypatch):
+        # Another process whose positives all have loss 2 and weight (1/4)^1.5 = 1/8, 3 of them: sums 6 and 6/8.
+        def mean_with_another(sums):
+            return (sums + sums.new_tensor([6.0, 0.75])) / 2
+
+        monkeypatch.setattr('iou_balanced.losses.reduce_mean', mean_with_another)
+        scores, labels, iou = batch(kind)
+        module = CLASSIFICATION[kind][0](sync=True, reduction='none')
+        alone = CLASSIFICATION[kind][0](reduction='none')
+        inds = (labels < C).nonzero().squeeze(1)
+        own = module.positive_loss(scores[inds], labels[inds])
+        factor = (own.sum() + 6) / ((iou[inds] ** 1.5 * own).sum() + 0.75)
+        values = module(scores, (labels, iou))
+        entries = values[inds] if kind == 'softmax' else values[inds, labels[inds]]
+        torch.testing.assert_close(entries.double(), factor * iou[inds] ** 1.5 * own, **tolerance(kind))
+        assert not torch.allclose(values, alone(scores, (labels, iou)))
+
     @pytest.mark.parametrize('positives', [0, 1])
     def test_no_and_one_positive_equal_the_stock_loss(self, kind, positives):
         # With one positive Eq. 4 gives weight 1.
@@ -335,6 +352,12 @@ class TestSmoothL1:
         torch.testing.assert_close(make(loss_weight=3)(pred, target, weight, avg_factor=7), 3 * none.sum() / 7)
         torch.testing.assert_close(make()(pred, target, weight, reduction_override='sum'), none.sum())
         torch.testing.assert_close(make()(pred, target, weight, reduction_override='none'), none)
+
+
+@pytest.mark.parametrize('shape', [(3,), (3, 80), (2, 3, 4)])
+def test_what_is_no_row_of_deltas(shape):
+    with pytest.raises(ValueError, match='takes encoded deltas'):
+        IoUBalancedSmoothL1Loss()(torch.zeros(shape), torch.zeros(shape))
 
 
 NAN = float('nan')
