@@ -148,4 +148,5 @@ def _check_rows(first: Tensor, second: Tensor) -> None:
     if first.shape != second.shape or first.ndim != 2 or first.size(-1) != 4:
         raise ValueError(
             'an IoU of matched boxes needs two tensors of the same shape (n, 4), got '
-            f'{tuple(first.shape)} and {tuple(second.shape)}')
+            f'{tuple(first.shape)} and {tuple(second.shape)}'
+        )

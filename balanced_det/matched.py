@@ -94,7 +94,6 @@ def group_samples(levels: Sequence[MatchedSamples], scope: str) -> list[MatchedS
     """
     if scope == 'level':
         return [level.flatten() for level in levels]
-    tensors: dict[str, Any] = {
-        name: torch.cat([getattr(level, name) for level in levels], dim=1) for name in TENSORS}
+    tensors: dict[str, Any] = {name: torch.cat([getattr(level, name) for level in levels], dim=1) for name in TENSORS}
     batch = replace(levels[0], **tensors)
     return [batch.flatten()] if scope == 'batch' else batch.unbind()

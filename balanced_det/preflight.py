@@ -147,13 +147,15 @@ def check_files(key: str, dataset: ConfigDict) -> None:
         if not osp.isfile(path):
             raise ConfigProblem(
                 f'no annotation file {osp.abspath(path)} ({key}.data_root={root!r}, {key}.ann_file='
-                f'{dataset.ann_file!r}): {_data_remedy(key, root)}')
+                f'{dataset.ann_file!r}): {_data_remedy(key, root)}'
+            )
     for name, prefix in (dataset.get('data_prefix') or {}).items():
         path = osp.join(root, prefix or '')
         if not osp.isdir(path):
             raise ConfigProblem(
                 f'no folder {osp.abspath(path)} ({key}.data_root={root!r}, {key}.data_prefix.{name}={prefix!r}): '
-                f'{_data_remedy(key, root)}')
+                f'{_data_remedy(key, root)}'
+            )
 
 
 def class_names(dataset: ConfigDict) -> Sequence[str]:
@@ -172,7 +174,8 @@ def check_classes(key: str, dataset: ConfigDict) -> None:
     if missing:
         raise ConfigProblem(
             f'{key}.metainfo.classes names {missing}, which the annotations do not have; they have '
-            f'{sorted(annotated)}: set metainfo=dict(classes=(...)) to the names in the annotations')
+            f'{sorted(annotated)}: set metainfo=dict(classes=(...)) to the names in the annotations'
+        )
 
 
 def check_num_classes(key: str, dataset: ConfigDict, model: ConfigDict) -> None:
@@ -185,7 +188,8 @@ def check_num_classes(key: str, dataset: ConfigDict, model: ConfigDict) -> None:
         if num_classes and own and classes and 'rpn' not in head_key and num_classes != len(classes):
             raise ConfigProblem(
                 f'{head_key}.num_classes={num_classes}, but {key}.metainfo.classes has {len(classes)}: '
-                f'{tuple(classes)}; set {head_key}.num_classes={len(classes)}')
+                f'{tuple(classes)}; set {head_key}.num_classes={len(classes)}'
+            )
 
 
 def annotated_names(dataset: ConfigDict) -> set[str]:
@@ -243,4 +247,5 @@ def leaf_datasets(dataset: ConfigDict, key: str) -> Iterator[tuple[str, ConfigDi
 def _data_remedy(key: str, root: str) -> str:
     return (
         f'put or link the data there (ln -s /path/to/data {root.rstrip("/") or "data"}), or name its place with '
-        f'--cfg-options {key}.data_root=/path/to/data/')
+        f'--cfg-options {key}.data_root=/path/to/data/'
+    )

@@ -29,9 +29,7 @@ class IoUBalancedLossMixin:
     num_classes: int
     reg_decoded_bbox: bool
 
-    def loss_by_matched(
-        self, levels: list[MatchedSamples], reduction_override: str | None = None
-    ) -> dict[str, Tensor]:
+    def loss_by_matched(self, levels: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
@@ -54,14 +52,22 @@ class IoUBalancedLossMixin:
             iou = positives.iou(self.bbox_coder, decoded=self.reg_decoded_bbox)
             target = (samples.labels, iou.new_zeros(len(samples.labels)).index_put((inds,), iou))
         loss_cls = self.loss_cls(
-            samples.cls_score, target, samples.label_weights, avg_factor=samples.cls_avg_factor,
-            reduction_override=reduction_override)
+            samples.cls_score,
+            target,
+            samples.label_weights,
+            avg_factor=samples.cls_avg_factor,
+            reduction_override=reduction_override,
+        )
         bbox_pred = positives.bbox_pred
         if self.reg_decoded_bbox:
             bbox_pred = get_box_tensor(self.bbox_coder.decode(positives.priors, bbox_pred))
         loss_bbox = self.loss_bbox(
-            bbox_pred, positives.bbox_targets, positives.bbox_weights, avg_factor=samples.bbox_avg_factor,
-            reduction_override=reduction_override)
+            bbox_pred,
+            positives.bbox_targets,
+            positives.bbox_weights,
+            avg_factor=samples.bbox_avg_factor,
+            reduction_override=reduction_override,
+        )
         return loss_cls, loss_bbox
 
 

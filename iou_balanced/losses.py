@@ -44,7 +44,8 @@ class IoUBalancedClassification:
         if sync and scope != 'batch':
             raise ValueError(
                 f'loss_cls.sync=True sums over all GPUs and goes with loss_cls.scope="batch" alone, got {scope!r}: '
-                'GPUs may hold different numbers of images')
+                'GPUs may hold different numbers of images'
+            )
         self.scope = scope
         self.sync = bool(sync)
 
@@ -80,7 +81,8 @@ class IoUBalancedClassification:
         reduction = reduction_override or self.reduction
         with torch.autocast(device_type=cls_score.device.type, enabled=False):
             stock = super().forward(  # type: ignore[misc]
-                cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction)
+                cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
+            )
             added, inds = self._added_loss(cls_score, labels, iou, weight)
             added = added.to(stock.dtype)  # mmdet's binary cross-entropy of float64 logits is float32
         if reduction == 'none':
@@ -100,7 +102,8 @@ class IoUBalancedClassification:
         if weight is not None:
             loss = loss * weight[inds]
         balance = iou_balanced_weight(
-            iou[inds].to(loss.dtype), loss, eta=self.eta, reduce=reduce_mean if self.sync else None)
+            iou[inds].to(loss.dtype), loss, eta=self.eta, reduce=reduce_mean if self.sync else None
+        )
         return self.loss_weight * (balance - 1) * loss, inds
 
     def _split(self, cls_score: Tensor, target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -108,12 +111,14 @@ class IoUBalancedClassification:
             raise TypeError(
                 f'{type(self).__name__} needs the target (labels, iou), got a {type(target).__name__}: this head does '
                 'not hand over the IoU. Set its type to the IoU-balanced head (for example IoUBalancedRetinaHead), '
-                'or keep the stock loss_cls and balance loss_bbox alone.')
+                'or keep the stock loss_cls and balance loss_bbox alone.'
+            )
         labels, iou = target
         if not cls_score.shape[:1] == labels.shape == iou.shape:
             raise ValueError(
                 'cls_score (n, C), labels (n,) and iou (n,) must agree in n, got '
-                f'{tuple(cls_score.shape)}, {tuple(labels.shape)} and {tuple(iou.shape)}')
+                f'{tuple(cls_score.shape)}, {tuple(labels.shape)} and {tuple(iou.shape)}'
+            )
         return labels, iou.detach()
 
 
@@ -150,7 +155,8 @@ class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
         if not use_sigmoid:
             raise ValueError('IoUBalancedFocalLoss is a sigmoid loss: set loss_cls.use_sigmoid=True')
         super().__init__(
-            use_sigmoid=use_sigmoid, gamma=gamma, alpha=alpha, reduction=reduction, loss_weight=loss_weight)
+            use_sigmoid=use_sigmoid, gamma=gamma, alpha=alpha, reduction=reduction, loss_weight=loss_weight
+        )
         self._set_balance(eta, scope, sync)
 
     def positive_loss(self, cls_score: Tensor, labels: Tensor) -> Tensor:
@@ -261,7 +267,8 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         if pred.shape != target.shape or pred.ndim != 2 or pred.size(1) != 4:
             raise ValueError(
                 'IoUBalancedSmoothL1Loss takes encoded deltas: pred and target of one shape (n, 4), got '
-                f'{tuple(pred.shape)} and {tuple(target.shape)}; this head regresses something else')
+                f'{tuple(pred.shape)} and {tuple(target.shape)}; this head regresses something else'
+            )
         pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
         inds = self._samples(pred, target, weight)
         loss = pred.new_zeros(pred.shape).index_put((inds,), self._sample_loss(pred[inds], target[inds].to(pred)))

@@ -36,11 +36,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true', help=f'{QUICK_ITERATIONS} iterations, not {ITERATIONS}')
     parser.add_argument(
-        '--seeds', type=int, default=1, metavar='N',
-        help='train N pairs and print the mean and standard error of the paired differences (default: %(default)s)')
+        '--seeds',
+        type=int,
+        default=1,
+        metavar='N',
+        help='train N pairs and print the mean and standard error of the paired differences (default: %(default)s)',
+    )
     parser.add_argument(
-        '--methods', default=','.join(CONFIGS),
-        help='comma separated; the others are compared with the first (default: %(default)s)')
+        '--methods',
+        default=','.join(CONFIGS),
+        help='comma separated; the others are compared with the first (default: %(default)s)',
+    )
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'digit_scenes', help='default: %(default)s')
     parser.add_argument('--out', type=Path, help='folder of the results (default: work_dirs/demo, or demo-quick)')
     args = parser.parse_args()
@@ -58,19 +64,29 @@ def parse_args() -> argparse.Namespace:
 def make_runs(args: argparse.Namespace) -> dict[tuple[str, int], Run]:
     iters = QUICK_ITERATIONS if args.quick else ITERATIONS
     schedule = [
-        f'train_cfg.max_iters={iters}', f'train_cfg.val_interval={iters + 1}', f'param_scheduler.1.end={iters}',
-        f'param_scheduler.1.T_max={iters - 100}']
+        f'train_cfg.max_iters={iters}',
+        f'train_cfg.val_interval={iters + 1}',
+        f'param_scheduler.1.end={iters}',
+        f'param_scheduler.1.T_max={iters - 100}',
+    ]
     data = [
         f'{loader}.dataset.data_root={args.data_root}/'
-        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')] + [
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    ] + [
         f'{evaluator}.ann_file={args.data_root}/annotations/val.json'
-        for evaluator in ('val_evaluator', 'test_evaluator')]
+        for evaluator in ('val_evaluator', 'test_evaluator')
+    ]
     return {
         (method, seed): Run(
-            name=f'{method}, seed {seed}', config=ROOT / 'configs' / 'demo' / CONFIGS[method],
-            folder=args.out / f'seed{seed}' / method, max_iters=iters,
-            options=(*schedule, *data, f'randomness.seed={seed}'))
-        for seed in range(args.seeds) for method in args.methods}
+            name=f'{method}, seed {seed}',
+            config=ROOT / 'configs' / 'demo' / CONFIGS[method],
+            folder=args.out / f'seed{seed}' / method,
+            max_iters=iters,
+            options=(*schedule, *data, f'randomness.seed={seed}'),
+        )
+        for seed in range(args.seeds)
+        for method in args.methods
+    }
 
 
 class Progress:
@@ -103,7 +119,8 @@ def report(args: argparse.Namespace, runs: dict[tuple[str, int], Run]) -> str:
     annotations = args.data_root / 'annotations' / 'val.json'
     results = {
         method: [comparison.measure(annotations, runs[method, seed].predictions) for seed in range(args.seeds)]
-        for method in args.methods}
+        for method in args.methods
+    }
     table = comparison.comparison_table({method: [values for values, _ in seeds] for method, seeds in results.items()})
     text = comparison.format_table(table).to_string()
     table.to_csv(args.out / 'table.csv', float_format='%.6f')
@@ -116,7 +133,10 @@ def report(args: argparse.Namespace, runs: dict[tuple[str, int], Run]) -> str:
             stream.writelines(f'{method},{score:.4f},{iou:.4f}\n' for score, iou in zip(scores, ious))
     loaded = {method: comparison.load(annotations, runs[method, 0].predictions) for method in args.methods}
     figures.boxes_figure(
-        fullest_images(loaded[args.methods[0]][0]), args.data_root / 'val', loaded, SUBJECT,
+        fullest_images(loaded[args.methods[0]][0]),
+        args.data_root / 'val',
+        loaded,
+        SUBJECT,
     ).savefig(args.out / 'boxes.png')
     return text
 

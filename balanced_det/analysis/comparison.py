@@ -74,6 +74,7 @@ def comparison_table(measured: Mapping[str, Sequence[Mapping[str, float]]]) -> p
 
 def format_table(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: AP to one decimal, the correlation to three, differences with their sign."""
+
     def text(row: str, column: str) -> str:
         sign = '+' if ' - ' in row and not row.startswith('standard error') else ''
         return format(table.loc[row, column], f'{sign}.{3 if column == CORRELATION else 1}f')

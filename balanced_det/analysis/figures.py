@@ -99,8 +99,15 @@ def _draw_box(ax: Axes, box: Sequence[float], colour: str, text: str = '', lines
     ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5, linestyle=linestyle))
     if text:
         ax.text(
-            x, y, text, fontsize=7, color='white', va='bottom', clip_on=True,
-            bbox=dict(facecolor=colour, edgecolor='none', pad=1))
+            x,
+            y,
+            text,
+            fontsize=7,
+            color='white',
+            va='bottom',
+            clip_on=True,
+            bbox=dict(facecolor=colour, edgecolor='none', pad=1),
+        )
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -71,8 +71,9 @@ class Run:
 
     def predict_command(self) -> list[str]:
         """Writes :attr:`predictions`; under another name first, so that an unfinished file is not taken for one."""
-        return self._command('test.py', str(self.checkpoint), options=[
-            f'test_evaluator.outfile_prefix={self.folder / "unfinished"}'])
+        return self._command(
+            'test.py', str(self.checkpoint), options=[f'test_evaluator.outfile_prefix={self.folder / "unfinished"}']
+        )
 
     def keep_predictions(self) -> None:
         """To be called when the prediction has ended well."""
@@ -80,8 +81,16 @@ class Run:
 
     def _command(self, tool: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
         return [
-            sys.executable, str(TOOLS / tool), str(self.config), *arguments, '--work-dir', str(self.folder),
-            '--cfg-options', *self.options, *options]
+            sys.executable,
+            str(TOOLS / tool),
+            str(self.config),
+            *arguments,
+            '--work-dir',
+            str(self.folder),
+            '--cfg-options',
+            *self.options,
+            *options,
+        ]
 
 
 def train_and_predict(runs: Sequence[Run], parallel: int, report: Callable[[Sequence[Run]], None]) -> None:
@@ -139,8 +148,13 @@ def start(command: list[str], log: Path, *, one_thread: bool) -> subprocess.Pope
     env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1') if one_thread else None
     with log.open('a') as stream:
         return subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env,
-            preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            preexec_fn=_die_with_parent if sys.platform == 'linux' else None,
+        )
 
 
 def stop(processes: Sequence[subprocess.Popen]) -> None:

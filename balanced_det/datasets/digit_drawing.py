@@ -6,6 +6,7 @@ real (scikit-learn's handwritten digits and its two photographs), the scenes are
 Geometry runs through numpy and scipy in float64 and the course of a scene (how many digits, where, which are
 dropped) depends on it alone, not on image codecs, so that the boxes do not change with the library versions.
 """
+
 from __future__ import annotations
 
 import math
@@ -108,10 +109,13 @@ def load_sources() -> Sources:
     """
     try:
         from sklearn.datasets import load_digits, load_sample_images
+
         photos = tuple(np.ascontiguousarray(photo[..., ::-1]) for photo in load_sample_images().images)
     except ImportError as error:
-        raise ImportError('Digit scenes are made from the digits and photographs that come with scikit-learn: '
-                          f'`pip install scikit-learn pillow` and try again ({error}).') from error
+        raise ImportError(
+            'Digit scenes are made from the digits and photographs that come with scikit-learn: '
+            f'`pip install scikit-learn pillow` and try again ({error}).'
+        ) from error
     digits = load_digits()
     return Sources(digits.images / 16.0, digits.target.astype(int), photos)
 
@@ -164,7 +168,7 @@ def draw_background(rng: np.random.Generator, photos: tuple[np.ndarray, ...], si
     height, width = photo.shape[:2]
     side = int(rng.integers(height // 4, height, endpoint=True))
     top, left = rng.integers(height - side, endpoint=True), rng.integers(width - side, endpoint=True)
-    crop = photo[top:top + side, left:left + side]
+    crop = photo[top : top + side, left : left + side]
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     crop = cv2.resize(np.ascontiguousarray(crop), (size, size), interpolation=cv2.INTER_AREA)
@@ -225,7 +229,7 @@ def _contrasting_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndar
     All are drawn beforehand, so that the generator's state does not depend on the photograph's pixels.
     """
     colours = rng.uniform(0, 255, (8, 3))
-    contrast = np.sqrt(((colours - behind)**2).mean(1))
+    contrast = np.sqrt(((colours - behind) ** 2).mean(1))
     enough = np.flatnonzero(contrast >= _MIN_CONTRAST)
     return colours[enough[0] if len(enough) else contrast.argmax()]
 
@@ -263,7 +267,7 @@ def _tight(alpha: np.ndarray) -> np.ndarray:
     rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     if len(rows) == 0:
         return alpha[:0, :0]
-    return alpha[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _pixel_grid(height: int, width: int, per_pixel: int) -> tuple[np.ndarray, np.ndarray]:
@@ -290,12 +294,19 @@ class _Warp(NamedTuple):
         shear_x, shear_y = rng.uniform(-0.35, 0.35), rng.uniform(-0.15, 0.15)
         tilt_x, tilt_y = rng.uniform(-0.15, 0.15, 2)
         cos, sin = math.cos(angle), math.sin(angle)
-        matrix = np.array([[cos + sin * shear_y, cos * shear_x + sin],
-                           [cos * shear_y - sin, cos - sin * shear_x],
-                           [tilt_x, tilt_y]])
+        matrix = np.array(
+            [[cos + sin * shear_y, cos * shear_x + sin], [cos * shear_y - sin, cos - sin * shear_x], [tilt_x, tilt_y]]
+        )
         # amplitude, frequency along each axis, phase; one wave each for columns and rows
-        waves = np.stack([rng.uniform(0.02, 0.1, 2), rng.uniform(-2.5, 2.5, 2), rng.uniform(-2.5, 2.5, 2),
-                          rng.uniform(0, 2 * math.pi, 2)], axis=1)
+        waves = np.stack(
+            [
+                rng.uniform(0.02, 0.1, 2),
+                rng.uniform(-2.5, 2.5, 2),
+                rng.uniform(-2.5, 2.5, 2),
+                rng.uniform(0, 2 * math.pi, 2),
+            ],
+            axis=1,
+        )
         return cls(ndimage.spline_filter(padded, order=3, mode='constant'), matrix, waves)
 
     def ink(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -317,11 +328,12 @@ class _Warp(NamedTuple):
         inked = self.ink(rows, columns) > 0.5
         row, column = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
         half_step = 1.8 / 48
-        return ((rows[row[0], 0] - half_step, rows[row[-1], 0] + half_step),
-                (columns[0, column[0]] - half_step, columns[0, column[-1]] + half_step))
+        return (
+            (rows[row[0], 0] - half_step, rows[row[-1], 0] + half_step),
+            (columns[0, column[0]] - half_step, columns[0, column[-1]] + half_step),
+        )
 
-    def render(self, rows: tuple[float, float], columns: tuple[float, float], height: int,
-               width: int) -> np.ndarray:
+    def render(self, rows: tuple[float, float], columns: tuple[float, float], height: int, width: int) -> np.ndarray:
         """Draw that part of the plane on height x width pixels; (h, w) coverage, each the mean of 3 x 3."""
         down, right = _pixel_grid(height, width, _SUPERSAMPLE)
         down = (rows[0] + rows[1]) / 2 + (rows[1] - rows[0]) / 2 * down

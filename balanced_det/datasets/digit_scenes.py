@@ -43,13 +43,21 @@ MANIFEST = 'digit_scenes.json'
 DRAWING_VERSION = 1
 """To be raised whenever the same seed gives other scenes: sets of another version are then not taken as up to date."""
 
-_DESCRIPTION = ('Digit scenes: a MADE data set from real parts. Handwritten digits of scikit-learn (load_digits), '
-                'warped and pasted on crops of its two photographs (load_sample_images).')
+_DESCRIPTION = (
+    'Digit scenes: a MADE data set from real parts. Handwritten digits of scikit-learn (load_digits), '
+    'warped and pasted on crops of its two photographs (load_sample_images).'
+)
 _LICENSES = [
-    dict(id=1, name='Photographs: Creative Commons Attribution 2.0, danielbuechele (china), vultilion (flower)',
-         url='https://creativecommons.org/licenses/by/2.0/'),
-    dict(id=2, name='Digits: Creative Commons Attribution 4.0, UCI Optical Recognition of Handwritten Digits',
-         url='https://creativecommons.org/licenses/by/4.0/'),
+    dict(
+        id=1,
+        name='Photographs: Creative Commons Attribution 2.0, danielbuechele (china), vultilion (flower)',
+        url='https://creativecommons.org/licenses/by/2.0/',
+    ),
+    dict(
+        id=2,
+        name='Digits: Creative Commons Attribution 4.0, UCI Optical Recognition of Handwritten Digits',
+        url='https://creativecommons.org/licenses/by/4.0/',
+    ),
 ]
 
 
@@ -65,28 +73,41 @@ class DigitScenesDataset(CocoDataset):
     """
 
     METAINFO: ClassVar[dict] = dict(
-        classes=('digit', ),
+        classes=('digit',),
         # Ten colours: a config for the ten classes then overrides `classes` alone.
-        palette=[(255, 215, 0), (220, 20, 60), (0, 120, 255), (0, 180, 80), (255, 120, 0), (150, 60, 220),
-                 (0, 200, 200), (255, 90, 180), (130, 90, 40), (120, 120, 120)])
+        palette=[
+            (255, 215, 0),
+            (220, 20, 60),
+            (0, 120, 255),
+            (0, 180, 80),
+            (255, 120, 0),
+            (150, 60, 220),
+            (0, 200, 200),
+            (255, 90, 180),
+            (130, 90, 40),
+            (120, 120, 120),
+        ],
+    )
 
     def load_data_list(self) -> list[dict]:
         """Load the annotation file named by ``ann_file``."""
         classes = self.metainfo['classes']
         root = Path(self.ann_file).parent.parent
         if not exists(self.ann_file, backend_args=self.backend_args):
-            ten = '' if tuple(classes) == ('digit', ) else ' --classes 10'
+            ten = '' if tuple(classes) == ('digit',) else ' --classes 10'
             raise FileNotFoundError(
                 f'dataset.ann_file {self.ann_file!r} does not exist: digit scenes are made, not downloaded. Run '
                 f'`python tools/make_digit_scenes.py --root {root}{ten}` (some seconds; `bash tools/demo.sh` does '
-                'it by itself), or set data_root to the folder that holds them.')
+                'it by itself), or set data_root to the folder that holds them.'
+            )
         data_list = super().load_data_list()
         # CocoDataset drops the boxes of unknown classes without a word and would train on empty images.
         if len(self.cat_ids) != len(classes):
             raise ValueError(
-                f"dataset.metainfo.classes {tuple(classes)} does not match {self.ann_file!r}: a set made with "
+                f'dataset.metainfo.classes {tuple(classes)} does not match {self.ann_file!r}: a set made with '
                 f"--classes 1 has ('digit',), one with --classes 10 has {TEN_CLASSES}. Change the class list, or "
-                'make the other set in another root and set data_root to it.')
+                'make the other set in another root and set data_root to it.'
+            )
         return data_list
 
 
@@ -109,8 +130,10 @@ class Settings(NamedTuple):
             if value < 1:
                 raise ValueError(f'{name} must be at least 1, but got {value}: no split may be empty.')
         if self.size < 32:
-            raise ValueError(f'size must be at least 32 pixels, but got {self.size}: digits have long sides of '
-                             f'{MIN_SIDE} pixels to 5/8 of the size. The configs take 128.')
+            raise ValueError(
+                f'size must be at least 32 pixels, but got {self.size}: digits have long sides of '
+                f'{MIN_SIDE} pixels to 5/8 of the size. The configs take 128.'
+            )
         if self.classes not in (1, 10):
             raise ValueError(f"classes must be 1 ('digit') or 10 ('0' to '9'), but got {self.classes}.")
         if self.seed < 0:
@@ -121,16 +144,18 @@ class Settings(NamedTuple):
         return self.num_train if split == 'train' else self.num_val
 
 
-def make_digit_scenes(root: str | Path,
-                      *,
-                      num_train: int = 2000,
-                      num_val: int = 500,
-                      size: int = 128,
-                      classes: int = 1,
-                      seed: int = 0,
-                      workers: int | None = None,
-                      force: bool = False,
-                      progress: bool = True) -> Path:
+def make_digit_scenes(
+    root: str | Path,
+    *,
+    num_train: int = 2000,
+    num_val: int = 500,
+    size: int = 128,
+    classes: int = 1,
+    seed: int = 0,
+    workers: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> Path:
     """Make the data set under ``root``, unless it is there already.
 
     Writes ``{train,val}/000000.png`` ..., ``annotations/{train,val}.json`` and, last, ``digit_scenes.json``,
@@ -197,20 +222,27 @@ def _is_complete(root: Path, settings: Settings, force: bool) -> bool:
     if not manifest.exists():
         ours = f'.{MANIFEST}.'  # a manifest whose writing was interrupted
         if root.exists() and (not root.is_dir() or any(not path.name.startswith(ours) for path in root.iterdir())):
-            raise FileExistsError(f'{str(root)!r} exists and is not a folder of digit scenes (no {MANIFEST}); '
-                                  'nothing was changed. Give another root, or empty this one by hand.')
+            raise FileExistsError(
+                f'{str(root)!r} exists and is not a folder of digit scenes (no {MANIFEST}); '
+                'nothing was changed. Give another root, or empty this one by hand.'
+            )
         return False
     try:
         found = json.loads(manifest.read_text())
-        differ = [f'{name} is {found["settings"].get(name)}, asked for {value}'
-                  for name, value in settings._asdict().items() if found['settings'].get(name) != value]
+        differ = [
+            f'{name} is {found["settings"].get(name)}, asked for {value}'
+            for name, value in settings._asdict().items()
+            if found['settings'].get(name) != value
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         found, differ = {}, [f'{MANIFEST} is not readable']
     if not differ:
         return bool(found.get('complete')) and _files_are_there(root, settings)
     if not force:
-        raise FileExistsError(f'{str(root)!r} holds digit scenes of other settings ({"; ".join(differ)}); nothing '
-                              'was changed. Give another root, or --force (force=True) to replace them.')
+        raise FileExistsError(
+            f'{str(root)!r} holds digit scenes of other settings ({"; ".join(differ)}); nothing '
+            'was changed. Give another root, or --force (force=True) to replace them.'
+        )
     _clear(root)
     return False
 
@@ -242,7 +274,7 @@ def _run(tasks: list[tuple], workers: int) -> Generator[list[dict], None, None]:
         return
     # Forked workers need not import torch and mmdet again, which takes longer than the drawing.
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else None)
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(), ))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
     try:
         yield from pool.map(_make_image, tasks, chunksize=8)
     finally:
@@ -252,7 +284,7 @@ def _run(tasks: list[tuple], workers: int) -> Generator[list[dict], None, None]:
 def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which stops its workers
     cv2.setNumThreads(0)  # OpenCV's threads do not live through a fork
-    threading.Thread(target=_leave_with_parent, args=(parent, ), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
 
 
 def _leave_with_parent(parent: int) -> None:
@@ -267,13 +299,16 @@ def _make_image(task: tuple[str, str, int, Settings]) -> list[dict]:
     root, split, index, settings = task
     drawn = scene(split, index, size=settings.size, seed=settings.seed)
     # Level 1 is the fastest; the level and strategy are spelt out because OpenCV's defaults change.
-    done, png = cv2.imencode('.png', drawn.image, [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY,
-                                                   cv2.IMWRITE_PNG_STRATEGY_RLE])
+    done, png = cv2.imencode(
+        '.png', drawn.image, [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    )
     if not done:
         raise RuntimeError('OpenCV could not encode a PNG.')
     _write(Path(root, split, _file_name(index)), png.tobytes())
-    return [dict(bbox=digit.bbox, digit=digit.label, source=digit.source, visible=round(visible, 4))
-            for digit, visible in zip(drawn.digits, drawn.visible)]
+    return [
+        dict(bbox=digit.bbox, digit=digit.label, source=digit.source, visible=round(visible, 4))
+        for digit, visible in zip(drawn.digits, drawn.visible)
+    ]
 
 
 def _file_name(index: int) -> str:
@@ -301,20 +336,30 @@ def _coco(split: str, per_image: list[list[dict]], settings: Settings) -> dict[s
     Beyond COCO's fields an annotation says which ``digit`` it is, the ``source`` sample of ``load_digits()``
     and the ``visible`` share; ``area`` is the box's, there are no masks.
     """
-    names = ('digit', ) if settings.classes == 1 else TEN_CLASSES
+    names = ('digit',) if settings.classes == 1 else TEN_CLASSES
     annotations: list[dict] = []
     for image_id, labels in enumerate(per_image):
         for label in labels:
             _, _, width, height = label['bbox']
             category = 1 if settings.classes == 1 else label['digit'] + 1
-            annotations.append(dict(id=len(annotations) + 1, image_id=image_id, category_id=category,
-                                    area=width * height, iscrowd=0, **label))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=category,
+                    area=width * height,
+                    iscrowd=0,
+                    **label,
+                )
+            )
     size = settings.size
     return dict(
-        info=dict(description=_DESCRIPTION, version=str(settings.version), split=split,
-                  settings=settings._asdict()),
+        info=dict(description=_DESCRIPTION, version=str(settings.version), split=split, settings=settings._asdict()),
         licenses=_LICENSES,
-        images=[dict(id=index, file_name=_file_name(index), width=size, height=size, license=1)
-                for index in range(len(per_image))],
+        images=[
+            dict(id=index, file_name=_file_name(index), width=size, height=size, license=1)
+            for index in range(len(per_image))
+        ],
         annotations=annotations,
-        categories=[dict(id=number, name=name, supercategory='digit') for number, name in enumerate(names, 1)])
+        categories=[dict(id=number, name=name, supercategory='digit') for number, name in enumerate(names, 1)],
+    )

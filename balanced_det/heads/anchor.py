@@ -56,7 +56,8 @@ class AnchorLossMixin:
         """
         seen, left_out = _visible_instances(batch_gt_instances, batch_img_metas)
         host_losses = super().loss_by_feat(  # type: ignore[misc]
-            cls_scores, bbox_preds, seen, batch_img_metas, batch_gt_instances_ignore)
+            cls_scores, bbox_preds, seen, batch_img_metas, batch_gt_instances_ignore
+        )
         levels = next(iter(host_losses.values()))
         return dict(self.loss_by_matched(levels), gt_left_out=left_out)
 
@@ -85,7 +86,8 @@ class AnchorLossMixin:
             bbox_targets=bbox_targets,
             bbox_weights=bbox_weights,
             cls_avg_factor=avg_factor,
-            bbox_avg_factor=avg_factor)
+            bbox_avg_factor=avg_factor,
+        )
         return samples, None
 
 
@@ -95,7 +97,8 @@ def _visible_instances(
     """Instances whose boxes have an area inside the image, and how many have not."""
     visible = [
         visible_boxes(getattr(gt.bboxes, 'tensor', gt.bboxes), meta['img_shape'])
-        for gt, meta in zip(batch_gt_instances, batch_img_metas)]
+        for gt, meta in zip(batch_gt_instances, batch_img_metas)
+    ]
     left_out = (~torch.cat(visible)).sum().float()
     if left_out > 0:
         batch_gt_instances = [gt[keep] for gt, keep in zip(batch_gt_instances, visible)]

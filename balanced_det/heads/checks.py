@@ -20,7 +20,7 @@ def check_regression_targets(head: Any) -> None:
         head: Any module; passes if it has no ``loss_bbox`` with ``target_stds``.
 
     Raises:
-        LossMismatchError: The coder's ``target_stds`` differ from the loss's, or the head does not regress plain deltas.
+        LossMismatchError: The coder's ``target_stds`` differ from the loss's, or the head regresses no plain deltas.
     """
     loss: Any = getattr(head, 'loss_bbox', None)
     coder: Any = getattr(head, 'bbox_coder', None)
@@ -30,21 +30,25 @@ def check_regression_targets(head: Any) -> None:
     if coder is None or not hasattr(head, 'reg_decoded_bbox'):
         raise LossMismatchError(
             f'{loss_name} takes encoded deltas, which {name} does not regress: keep the loss_bbox that belongs to '
-            f'{name}, or use a head on AnchorHead or BBoxHead')
+            f'{name}, or use a head on AnchorHead or BBoxHead'
+        )
     if head.reg_decoded_bbox:
         raise LossMismatchError(
             f'{loss_name} takes encoded deltas, but bbox_head.reg_decoded_bbox=True hands it absolute boxes: '
-            f'set reg_decoded_bbox=False in {name}')
+            f'set reg_decoded_bbox=False in {name}'
+        )
     plain = type(coder) is DeltaXYWHBBoxCoder and not any(coder.means) and not coder.add_ctr_clamp
     if not plain:
         raise LossMismatchError(
             f'{loss_name} takes the IoU from the deltas of a DeltaXYWHBBoxCoder with target_means 0 and without '
             f'add_ctr_clamp; {name}.bbox_coder is {type(coder).__name__}, target_means '
-            f'{tuple(getattr(coder, "means", ()))}')
+            f'{tuple(getattr(coder, "means", ()))}'
+        )
     if tuple(loss.target_stds) != tuple(float(std) for std in coder.stds):
         raise LossMismatchError(
             f'{name}: loss_bbox.target_stds={tuple(loss.target_stds)} differs from bbox_coder.target_stds='
-            f'{tuple(coder.stds)}, so the IoU would be wrong: set loss_bbox.target_stds={tuple(coder.stds)}')
+            f'{tuple(coder.stds)}, so the IoU would be wrong: set loss_bbox.target_stds={tuple(coder.stds)}'
+        )
 
 
 def check_iou_is_handed_over(head: Any) -> None:
@@ -62,7 +66,8 @@ def check_iou_is_handed_over(head: Any) -> None:
     if hasattr(loss, 'scope') and (methods[0] is AnchorHead.loss_by_feat_single or methods[1] is BBoxHead.loss):
         raise LossMismatchError(
             f'{type(loss).__name__} needs the IoU of the regressed boxes, which {type(head).__name__} does not hand '
-            'over: set the head to its IoU-balanced type (such as IoUBalancedRetinaHead), or keep the stock loss_cls')
+            'over: set the head to its IoU-balanced type (such as IoUBalancedRetinaHead), or keep the stock loss_cls'
+        )
 
 
 def check_sigmoid_spelled_out(head: Any) -> None:
@@ -79,4 +84,5 @@ def check_sigmoid_spelled_out(head: Any) -> None:
         raise LossMismatchError(
             f'{type(head).__name__}: mmdet reads loss_cls.use_sigmoid from the config, and found '
             f'{head.use_sigmoid_cls} where {type(loss).__name__} has {loss.use_sigmoid}: write '
-            f'loss_cls=dict(type={type(loss).__name__!r}, use_sigmoid={loss.use_sigmoid}, ...)')
+            f'loss_cls=dict(type={type(loss).__name__!r}, use_sigmoid={loss.use_sigmoid}, ...)'
+        )

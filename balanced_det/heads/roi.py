@@ -26,9 +26,7 @@ class RoILossMixin:
         check_regression_targets(self)
         self._check_classification()
 
-    def loss_by_matched(
-        self, levels: list[MatchedSamples], reduction_override: str | None = None
-    ) -> dict[str, Tensor]:
+    def loss_by_matched(self, levels: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
@@ -45,14 +43,17 @@ class RoILossMixin:
         if getattr(loss, 'scope', 'batch') != 'batch':
             raise LossMismatchError(
                 f'{name}: loss_cls.scope={loss.scope!r} is for heads with one set of anchors for each image; RoIs are '
-                'sampled together: set loss_cls.scope="batch"')
+                'sampled together: set loss_cls.scope="batch"'
+            )
         if hasattr(loss, 'scope') and loss.use_sigmoid:
             raise LossMismatchError(
                 f'{name} scores the background as one more class, which a sigmoid loss would take for an object: set '
-                'loss_cls=dict(type="IoUBalancedCrossEntropyLoss", use_sigmoid=False, ...)')
+                'loss_cls=dict(type="IoUBalancedCrossEntropyLoss", use_sigmoid=False, ...)'
+            )
         if getattr(loss, 'custom_activation', False):
             raise LossMismatchError(
-                f'{name} cannot serve {type(loss).__name__}, which brings its own activation: use the stock head')
+                f'{name} cannot serve {type(loss).__name__}, which brings its own activation: use the stock head'
+            )
 
     def loss(
         self,
@@ -82,7 +83,8 @@ class RoILossMixin:
             bbox_weights=bbox_weights,
             # The two divisors of BBoxHead.loss; they differ when a sampled RoI has weight 0.
             cls_avg_factor=max(float((label_weights > 0).sum()), 1.0),
-            bbox_avg_factor=float(len(bbox_targets)))
+            bbox_avg_factor=float(len(bbox_targets)),
+        )
         losses = self.loss_by_matched([samples.unsqueeze()], reduction_override)
         return dict(losses, acc=accuracy(cls_score, labels))
 

@@ -147,10 +147,12 @@ class DataCheckHook(Hook):
             raise ValueError(
                 f'{dataset.ann_file} (train_dataloader.dataset.ann_file) holds no box of the classes '
                 f'{dataset.metainfo["classes"]}: set train_dataloader.dataset.metainfo=dict(classes=...) to the names '
-                'in the annotations')
+                'in the annotations'
+            )
         runner.logger.info(
             f'{dataset.ann_file}: {counts.images} images, {counts.without_boxes} without boxes; {counts.boxes} boxes, '
-            f'of which {counts.zero_size} of zero size and {counts.outside} outside their image are left out')
+            f'of which {counts.zero_size} of zero size and {counts.outside} outside their image are left out'
+        )
 
     def _report_left_out(self, runner: Runner) -> None:
         for name, module in runner.model.named_modules():
@@ -158,5 +160,6 @@ class DataCheckHook(Hook):
             if left_out:
                 runner.logger.warning(
                     f'{name} left out {left_out} samples whose deltas are not finite: a ground-truth box of zero '
-                    'size, or predictions that diverge')
+                    'size, or predictions that diverge'
+                )
                 module.num_left_out = 0

@@ -16,7 +16,8 @@ def test_paired_differences():
     # Differences 1 and 3: mean 2, standard deviation sqrt(2), standard error 1. The methods' own spread cancels.
     table = comparison_table({'baseline': [{'AP': 10.0}, {'AP': 40.0}], 'x': [{'AP': 11.0}, {'AP': 43.0}]})
     assert table['AP'].to_dict() == pytest.approx(
-        {'baseline': 25.0, 'x': 27.0, 'x - baseline': 2.0, 'standard error of x - baseline': 1.0})
+        {'baseline': 25.0, 'x': 27.0, 'x - baseline': 2.0, 'standard error of x - baseline': 1.0}
+    )
 
 
 def test_one_seed_has_no_standard_error_and_signs_are_shown():
@@ -27,9 +28,15 @@ def test_one_seed_has_no_standard_error_and_signs_are_shown():
 
 def test_measure_by_hand(tmp_path):
     # One box, one detection of IoU 0.72: found at 0.50 ... 0.70, five of ten thresholds.
-    (tmp_path / 'gt.json').write_text(json.dumps(dict(
-        images=[dict(id=1, width=100, height=100)], categories=[dict(id=1, name='digit')],
-        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 100, 50], area=5000, iscrowd=0)])))
+    (tmp_path / 'gt.json').write_text(
+        json.dumps(
+            dict(
+                images=[dict(id=1, width=100, height=100)],
+                categories=[dict(id=1, name='digit')],
+                annotations=[dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 100, 50], area=5000, iscrowd=0)],
+            )
+        )
+    )
     (tmp_path / 'det.json').write_text(json.dumps([dict(image_id=1, category_id=1, bbox=[0, 0, 72, 50], score=0.8)]))
     values, matched = measure(tmp_path / 'gt.json', tmp_path / 'det.json')
     del values[CORRELATION]

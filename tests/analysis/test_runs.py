@@ -26,7 +26,7 @@ def test_commands_resume_and_write_elsewhere_first(tmp_path):
     train = run.train_command()
     assert Path(train[1]).name == 'train.py'
     assert '--resume' in train
-    assert train[train.index('--cfg-options') + 1:] == ['seed=1']
+    assert train[train.index('--cfg-options') + 1 :] == ['seed=1']
     predict = run.predict_command()
     assert Path(predict[1]).name == 'test.py'
     assert str(run.folder / 'iter_30.pth') in predict
@@ -99,7 +99,8 @@ def test_processes_die_with_a_killed_parent(tmp_path):
         'import sys; from pathlib import Path; from balanced_det.analysis.runs import start; import time\n'
         f'p = start([sys.executable, "-c", "import time; time.sleep(600)"], Path({str(tmp_path / "log")!r}), '
         'one_thread=True)\n'
-        f'Path({str(tmp_path / "pid")!r}).write_text(f"{{p.pid}}\\n"); time.sleep(600)')
+        f'Path({str(tmp_path / "pid")!r}).write_text(f"{{p.pid}}\\n"); time.sleep(600)'
+    )
     env = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
     parent = subprocess.Popen(python(code), env=env)
     pid = tmp_path / 'pid'

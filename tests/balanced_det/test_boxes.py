@@ -98,7 +98,8 @@ def test_half_precision_is_computed_in_float32(dtype):
 def test_half_precision_decodes_in_float32(dtype):
     anchors = torch.tensor([[0.0, 0, 300, 300]], dtype=dtype)
     iou = decoded_iou(
-        DeltaXYWHBBoxCoder(), anchors, torch.zeros(1, 4, dtype=dtype), torch.zeros(1, 4, dtype=dtype), decoded=False)
+        DeltaXYWHBBoxCoder(), anchors, torch.zeros(1, 4, dtype=dtype), torch.zeros(1, 4, dtype=dtype), decoded=False
+    )
     assert torch.equal(iou, torch.ones(1))
 
 
@@ -112,11 +113,14 @@ def test_shapes_are_checked():
 
 
 def test_visible_boxes():
-    boxes = torch.tensor([
-        [0.0, 0, 10, 10],  # inside
-        [-5, -5, 1, 1],  # partly outside
-        [3, 3, 3, 9],  # zero width
-        [100, 0, 120, 10],  # right of the image
-        [5, 50, 9, 60],  # touches the lower border from outside
-        [0, 0, math.nan, 5]])
+    boxes = torch.tensor(
+        [
+            [0.0, 0, 10, 10],  # inside
+            [-5, -5, 1, 1],  # partly outside
+            [3, 3, 3, 9],  # zero width
+            [100, 0, 120, 10],  # right of the image
+            [5, 50, 9, 60],  # touches the lower border from outside
+            [0, 0, math.nan, 5],
+        ]
+    )
     assert visible_boxes(boxes, (50, 100)).tolist() == [True, True, False, False, False, False]

@@ -14,24 +14,30 @@ from balanced_det.evaluation import MatchedDetections, match_detections, score_i
 def coco(annotations):
     dataset = COCO()
     dataset.dataset = dict(
-        images=[dict(id=1), dict(id=2)], categories=[dict(id=1), dict(id=2)],
+        images=[dict(id=1), dict(id=2)],
+        categories=[dict(id=1), dict(id=2)],
         annotations=[
             dict(id=n, image_id=image, category_id=category, bbox=box, area=box[2] * box[3], iscrowd=crowd)
-            for n, (image, category, box, crowd) in enumerate(annotations, start=1)])
+            for n, (image, category, box, crowd) in enumerate(annotations, start=1)
+        ],
+    )
     dataset.createIndex()
     return dataset
 
 
 def test_best_box_of_the_same_class_and_image():
-    ground_truth = coco([
-        (1, 1, [0, 0, 10, 10], 0), (1, 1, [20, 0, 10, 10], 0), (1, 2, [40, 0, 10, 10], 0), (2, 1, [0, 0, 10, 10], 1)])
+    ground_truth = coco(
+        [(1, 1, [0, 0, 10, 10], 0), (1, 1, [20, 0, 10, 10], 0), (1, 2, [40, 0, 10, 10], 0), (2, 1, [0, 0, 10, 10], 1)]
+    )
     found = [
         (1, 1, [0, 0, 10, 5], 0.9),  # lower half of the first box: 1/2
         (1, 1, [15, 0, 10, 10], 0.8),  # shifted by half against the second: 50 / 150
         (1, 1, [40, 0, 10, 10], 0.7),  # fits a box of another class
-        (2, 1, [0, 0, 10, 10], 0.6)]  # fits a crowd
-    detections = ground_truth.loadRes([
-        dict(image_id=image, category_id=category, bbox=box, score=score) for image, category, box, score in found])
+        (2, 1, [0, 0, 10, 10], 0.6),
+    ]  # fits a crowd
+    detections = ground_truth.loadRes(
+        [dict(image_id=image, category_id=category, bbox=box, score=score) for image, category, box, score in found]
+    )
     matched = match_detections(ground_truth, detections)
     np.testing.assert_allclose(matched.iou, [0.5, 1 / 3, 0, 0])
     np.testing.assert_allclose(matched.score, [0.9, 0.8, 0.7, 0.6])

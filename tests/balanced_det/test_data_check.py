@@ -25,11 +25,14 @@ def coco(tmp_path):
         images=[dict(id=i, file_name=f'{i}.png', width=100, height=50) for i in (1, 2, 3)],
         annotations=[
             dict(id=n, image_id=image, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=crowd)
-            for n, (image, box, crowd) in enumerate(boxes, start=1)],
-        categories=[dict(id=1, name='digit'), dict(id=2, name='letter')])
+            for n, (image, box, crowd) in enumerate(boxes, start=1)
+        ],
+        categories=[dict(id=1, name='digit'), dict(id=2, name='letter')],
+    )
     (tmp_path / 'a.json').write_text(json.dumps(content))
     return CocoDataset(
-        ann_file=str(tmp_path / 'a.json'), data_prefix=dict(img=''), metainfo=dict(classes=('digit',)), pipeline=[])
+        ann_file=str(tmp_path / 'a.json'), data_prefix=dict(img=''), metainfo=dict(classes=('digit',)), pipeline=[]
+    )
 
 
 EXPECTED = BoxCounts(images=3, without_boxes=1, boxes=3, zero_size=1, outside=1)
@@ -47,8 +50,12 @@ def test_counts_of_a_voc_set(tmp_path):
     (tmp_path / 'Annotations' / 'a.xml').write_text(f'<a>{size}{box.format(3, 3)}{box.format(5, 30)}</a>')
     (tmp_path / 'Annotations' / 'b.xml').write_text(f'<a>{size}</a>')
     dataset = XMLDataset(
-        ann_file='list.txt', data_root=str(tmp_path), data_prefix=dict(sub_data_root=''),
-        metainfo=dict(classes=('x',)), pipeline=[])
+        ann_file='list.txt',
+        data_root=str(tmp_path),
+        data_prefix=dict(sub_data_root=''),
+        metainfo=dict(classes=('x',)),
+        pipeline=[],
+    )
     assert count_boxes(dataset) == BoxCounts(images=2, without_boxes=1, boxes=2, zero_size=1, outside=0)
 
 
@@ -56,9 +63,15 @@ def test_bccd_has_two_boxes_of_zero_size(shared_data):
     # Images 00338 and 00343, found by reading the files; 4888 boxes in all.
     total = BoxCounts()
     for split in ('train', 'val', 'test'):
-        counts = count_boxes(XMLDataset(
-            ann_file=f'ImageSets/Main/{split}.txt', data_root=str(shared_data / 'bccd'),
-            data_prefix=dict(sub_data_root=''), metainfo=dict(classes=('RBC', 'WBC', 'Platelets')), pipeline=[]))
+        counts = count_boxes(
+            XMLDataset(
+                ann_file=f'ImageSets/Main/{split}.txt',
+                data_root=str(shared_data / 'bccd'),
+                data_prefix=dict(sub_data_root=''),
+                metainfo=dict(classes=('RBC', 'WBC', 'Platelets')),
+                pipeline=[],
+            )
+        )
         total.boxes += counts.boxes
         total.zero_size += counts.zero_size
     assert (total.boxes, total.zero_size) == (4888, 2)
@@ -99,17 +112,30 @@ def test_only_the_first_process_counts(coco, caplog, monkeypatch):
 
 
 def test_refuses_a_head_without_deltas(coco):
-    head = MODELS.build(dict(
-        type='FCOSHead', num_classes=1, in_channels=4, feat_channels=4, norm_cfg=None,
-        loss_bbox=dict(type='IoUBalancedSmoothL1Loss')))
+    head = MODELS.build(
+        dict(
+            type='FCOSHead',
+            num_classes=1,
+            in_channels=4,
+            feat_channels=4,
+            norm_cfg=None,
+            loss_bbox=dict(type='IoUBalancedSmoothL1Loss'),
+        )
+    )
     with pytest.raises(ValueError, match='takes encoded deltas, which FCOSHead does not regress'):
         DataCheckHook().before_train(runner(head, coco))
 
 
 def test_refuses_a_stock_head_with_other_stds(coco):
-    head = MODELS.build(dict(
-        type='RetinaHead', num_classes=1, in_channels=4, feat_channels=4,
-        loss_bbox=dict(type='IoUBalancedSmoothL1Loss', target_stds=(0.1, 0.1, 0.2, 0.2))))
+    head = MODELS.build(
+        dict(
+            type='RetinaHead',
+            num_classes=1,
+            in_channels=4,
+            feat_channels=4,
+            loss_bbox=dict(type='IoUBalancedSmoothL1Loss', target_stds=(0.1, 0.1, 0.2, 0.2)),
+        )
+    )
     with pytest.raises(ValueError, match=r'set loss_bbox.target_stds=\(1.0, 1.0, 1.0, 1.0\)'):
         DataCheckHook().before_train(runner(head, coco))
 

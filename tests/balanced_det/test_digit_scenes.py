@@ -71,7 +71,7 @@ def test_box_is_what_changed_on_the_photograph(made):
             assert extent(changed) == boxes[0]
             exact += 1
         for left, top, width, height in boxes:
-            changed[top:top + height, left:left + width] = False
+            changed[top : top + height, left : left + width] = False
         assert not changed.any()
     assert exact >= 2  # else this test would test nothing
 
@@ -193,12 +193,14 @@ def load_dataset(repo_root: Path, root: Path, **overrides):
 def test_the_config_loads_it(made, repo_root):
     dataset = load_dataset(repo_root, made)
     assert len(dataset) == 8
-    assert dataset.metainfo['classes'] == ('digit', )
+    assert dataset.metainfo['classes'] == ('digit',)
     truth = annotations(made, 'val')['annotations']
     for sample in dataset:
         meta, boxes = sample['data_samples'], sample['data_samples'].gt_instances.bboxes
-        expected = [[x, y, x + w, y + h] for x, y, w, h in
-                    (label['bbox'] for label in truth if label['image_id'] == meta.img_id)]
+        expected = [
+            [x, y, x + w, y + h]
+            for x, y, w, h in (label['bbox'] for label in truth if label['image_id'] == meta.img_id)
+        ]
         assert boxes.tensor.tolist() == expected
         assert meta.scale_factor == (1.0, 1.0)
         assert sample['inputs'].shape == (3, 128, 128)
@@ -219,7 +221,7 @@ def test_ten_names_on_a_set_of_one_class_are_an_error(made, repo_root):
         load_dataset(repo_root, made, metainfo=dict(classes=TEN_CLASSES))
 
 
-@pytest.mark.parametrize(('classes', 'option'), [(('digit', ), ''), (TEN_CLASSES, ' --classes 10')])
+@pytest.mark.parametrize(('classes', 'option'), [(('digit',), ''), (TEN_CLASSES, ' --classes 10')])
 def test_missing_annotation_file_names_the_command(tmp_path, repo_root, classes, option):
     root = tmp_path / 'nowhere'
     with pytest.raises(FileNotFoundError) as caught:
@@ -328,16 +330,19 @@ def test_an_unreadable_manifest_is_an_error_until_forced(tmp_path, made):
 # Bad input
 
 
-@pytest.mark.parametrize(('bad', 'message'), [
-    (dict(num_train=-1), r'num_train must be at least 1, but got -1'),
-    (dict(num_val=0), r'num_val must be at least 1, but got 0'),
-    (dict(size=16), r'size must be at least 32 pixels, but got 16'),
-    (dict(classes=3), r"classes must be 1 \('digit'\) or 10 .* got 3"),
-    (dict(classes='ten'), r"classes must be an int, but got 'ten'"),
-    (dict(seed=-5), r'seed must not be negative, but got -5'),
-    (dict(size=128.0), r'size must be an int, but got 128.0'),
-    (dict(workers=0), r'workers must be at least 1, but got 0'),
-])
+@pytest.mark.parametrize(
+    ('bad', 'message'),
+    [
+        (dict(num_train=-1), r'num_train must be at least 1, but got -1'),
+        (dict(num_val=0), r'num_val must be at least 1, but got 0'),
+        (dict(size=16), r'size must be at least 32 pixels, but got 16'),
+        (dict(classes=3), r"classes must be 1 \('digit'\) or 10 .* got 3"),
+        (dict(classes='ten'), r"classes must be an int, but got 'ten'"),
+        (dict(seed=-5), r'seed must not be negative, but got -5'),
+        (dict(size=128.0), r'size must be an int, but got 128.0'),
+        (dict(workers=0), r'workers must be at least 1, but got 0'),
+    ],
+)
 def test_bad_input_is_named_before_anything_is_written(tmp_path, bad, message):
     with pytest.raises(ValueError, match=message):
         make_digit_scenes(tmp_path / 'bad', **bad)

@@ -34,14 +34,25 @@ def build(cfg, **changes):
 
 
 RETINA = dict(
-    type='RetinaHead', num_classes=C, in_channels=8, feat_channels=8, stacked_convs=1,
+    type='RetinaHead',
+    num_classes=C,
+    in_channels=8,
+    feat_channels=8,
+    stacked_convs=1,
     anchor_generator=dict(
-        type='AnchorGenerator', octave_base_scale=2, scales_per_octave=2, ratios=[0.5, 1.0, 2.0], strides=[8, 16]),
+        type='AnchorGenerator', octave_base_scale=2, scales_per_octave=2, ratios=[0.5, 1.0, 2.0], strides=[8, 16]
+    ),
     bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[1.0] * 4),
-    loss_cls=FOCAL, loss_bbox=dict(type='SmoothL1Loss', beta=0.111),
+    loss_cls=FOCAL,
+    loss_bbox=dict(type='SmoothL1Loss', beta=0.111),
     train_cfg=dict(
         assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
-        sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1, debug=False))
+        sampler=dict(type='PseudoSampler'),
+        allowed_border=-1,
+        pos_weight=-1,
+        debug=False,
+    ),
+)
 BOXES = [[[6.0, 8, 30, 27], [33, 20, 60, 62]], [[2.0, 2, 20, 40]]]
 LABELS = [[0, 2], [1]]
 
@@ -49,7 +60,8 @@ LABELS = [[0, 2], [1]]
 def instances(boxes=BOXES, labels=LABELS):
     return [
         InstanceData(bboxes=torch.tensor(b).reshape(-1, 4), labels=torch.tensor(v, dtype=torch.long))
-        for b, v in zip(boxes, labels)]
+        for b, v in zip(boxes, labels)
+    ]
 
 
 def retina_losses(head, gts):
@@ -79,8 +91,11 @@ class TestRetinaHead:
     @pytest.mark.parametrize('scope', ['batch', 'level', 'image'])
     def test_neutral_head_equals_its_parent(self, scope):
         head = build(
-            RETINA, type='IoUBalancedRetinaHead', loss_cls=dict(NEUTRAL_FOCAL, scope=scope),
-            loss_bbox=dict(type='IoUBalancedSmoothL1Loss', beta=0.111, lambda_=0.0))
+            RETINA,
+            type='IoUBalancedRetinaHead',
+            loss_cls=dict(NEUTRAL_FOCAL, scope=scope),
+            loss_bbox=dict(type='IoUBalancedSmoothL1Loss', beta=0.111, lambda_=0.0),
+        )
         stock = build(RETINA)
         assert head.state_dict().keys() == stock.state_dict().keys()
         assert_same(retina_losses(head, instances()), retina_losses(stock, instances()))
@@ -110,8 +125,11 @@ class TestRetinaHead:
             # The reference decodes on the head's own anchors.
             for i in positive.tolist():
                 iou[i] = reference.delta_iou(
-                    samples.bbox_pred[i].tolist(), samples.bbox_targets[i].tolist(), (1.0,) * 4,
-                    samples.priors[i].tolist())
+                    samples.bbox_pred[i].tolist(),
+                    samples.bbox_targets[i].tolist(),
+                    (1.0,) * 4,
+                    samples.priors[i].tolist(),
+                )
             expected += loop_or_zero(samples, iou) / samples.cls_avg_factor
         losses, _ = retina_losses(head, instances())
         assert losses['loss_cls'].item() == pytest.approx(expected, rel=2e-5)
@@ -120,8 +138,10 @@ class TestRetinaHead:
         values = {
             scope: retina_losses(
                 build(RETINA, type='IoUBalancedRetinaHead', loss_cls=dict(NEUTRAL_FOCAL, eta=1.5, scope=scope)),
-                instances())
-            for scope in ('batch', 'level', 'image')}
+                instances(),
+            )
+            for scope in ('batch', 'level', 'image')
+        }
         # Eq. 4 keeps the sum, so values agree; the gradients do not.
         totals = [losses['loss_cls'] for losses, _ in values.values()]
         torch.testing.assert_close(totals[1:], totals[:-1])
@@ -143,8 +163,10 @@ class TestRetinaHead:
         assert all(grad.isfinite().all() for grad in grads)
 
     @pytest.mark.parametrize(
-        'extra', [[10.0, 10, 10, 30], [10, 10, 30, 10], [200, 200, 230, 240], [-30, 5, -2, 20]],
-        ids=['no width', 'no height', 'right of the image', 'left of the image'])
+        'extra',
+        [[10.0, 10, 10, 30], [10, 10, 30, 10], [200, 200, 230, 240], [-30, 5, -2, 20]],
+        ids=['no width', 'no height', 'right of the image', 'left of the image'],
+    )
     def test_box_without_area_in_the_image_is_left_out_and_counted(self, extra):
         head = build_balanced()
         clean = retina_losses(head, instances())
@@ -183,8 +205,11 @@ class TestRetinaHead:
 
 def build_balanced():
     return build(
-        RETINA, type='IoUBalancedRetinaHead', loss_cls=dict(NEUTRAL_FOCAL, eta=1.5),
-        loss_bbox=dict(type='IoUBalancedSmoothL1Loss', beta=0.111))
+        RETINA,
+        type='IoUBalancedRetinaHead',
+        loss_cls=dict(NEUTRAL_FOCAL, eta=1.5),
+        loss_bbox=dict(type='IoUBalancedSmoothL1Loss', beta=0.111),
+    )
 
 
 def collect_levels(head, gts) -> list[MatchedSamples]:
@@ -201,18 +226,23 @@ def loop_or_zero(samples, iou):
     logits = samples.cls_score.double().tolist()
     weights = samples.label_weights.tolist()
     if all(label == C for label in labels):
-        return sum(
-            weight * reference.focal_entry(x, False) for weight, row in zip(weights, logits) for x in row)
+        return sum(weight * reference.focal_entry(x, False) for weight, row in zip(weights, logits) for x in row)
     return reference.classification(
-        logits, labels, iou.tolist(), entry=reference.focal_entry, eta=1.5, num_classes=C, weights=weights)
+        logits, labels, iou.tolist(), entry=reference.focal_entry, eta=1.5, num_classes=C, weights=weights
+    )
 
 
 RCNN = dict(
-    type='Shared2FCBBoxHead', in_channels=4, fc_out_channels=8, roi_feat_size=2, num_classes=C,
-    bbox_coder=dict(
-        type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]),
-    reg_class_agnostic=False, loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False),
-    loss_bbox=dict(type='SmoothL1Loss', beta=1.0))
+    type='Shared2FCBBoxHead',
+    in_channels=4,
+    fc_out_channels=8,
+    roi_feat_size=2,
+    num_classes=C,
+    bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]),
+    reg_class_agnostic=False,
+    loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False),
+    loss_bbox=dict(type='SmoothL1Loss', beta=1.0),
+)
 RCNN_STDS = dict(target_stds=(0.1, 0.1, 0.2, 0.2))
 
 
@@ -230,8 +260,9 @@ def roi_targets(head, with_positives=True):
     positive = labels < C
     gts = boxes + torch.linspace(-4, 5, 7)[:, None] * torch.tensor([1.0, -0.5, 0.7, 1.0])
     targets, weights = torch.zeros(7, 4), torch.zeros(7, 4)
-    targets[positive] = gts[positive] if head.reg_decoded_bbox else head.bbox_coder.encode(
-        boxes[positive], gts[positive])
+    targets[positive] = (
+        gts[positive] if head.reg_decoded_bbox else head.bbox_coder.encode(boxes[positive], gts[positive])
+    )
     weights[positive] = 1.0
     label_weights = torch.ones(7)
     label_weights[6] = 0.0  # a sample that does not count: the two divisors differ
@@ -243,8 +274,12 @@ class TestShared2FCBBoxHead:
     @pytest.mark.parametrize('with_positives', [False, True])
     def test_neutral_head_equals_its_parent(self, agnostic, with_positives):
         head = build(
-            RCNN, type='IoUBalancedShared2FCBBoxHead', reg_class_agnostic=agnostic, loss_cls=NEUTRAL_CE,
-            loss_bbox=dict(type='IoUBalancedSmoothL1Loss', lambda_=0.0, **RCNN_STDS))
+            RCNN,
+            type='IoUBalancedShared2FCBBoxHead',
+            reg_class_agnostic=agnostic,
+            loss_cls=NEUTRAL_CE,
+            loss_bbox=dict(type='IoUBalancedSmoothL1Loss', lambda_=0.0, **RCNN_STDS),
+        )
         stock = build(RCNN, reg_class_agnostic=agnostic)
         assert head.state_dict().keys() == stock.state_dict().keys()
         assert_same(roi_losses(head, with_positives), roi_losses(stock, with_positives))
@@ -263,8 +298,12 @@ class TestShared2FCBBoxHead:
 
     def test_losses_equal_naive_loops(self, agnostic):
         head = build(
-            RCNN, type='IoUBalancedShared2FCBBoxHead', reg_class_agnostic=agnostic,
-            loss_cls=dict(NEUTRAL_CE, eta=1.5), loss_bbox=dict(type='IoUBalancedSmoothL1Loss', **RCNN_STDS))
+            RCNN,
+            type='IoUBalancedShared2FCBBoxHead',
+            reg_class_agnostic=agnostic,
+            loss_cls=dict(NEUTRAL_CE, eta=1.5),
+            loss_bbox=dict(type='IoUBalancedSmoothL1Loss', **RCNN_STDS),
+        )
         torch.manual_seed(3)
         cls_score, bbox_pred = head(torch.randn(7, 4, 2, 2))
         rois, labels, label_weights, targets, weights = roi_targets(head)
@@ -272,14 +311,18 @@ class TestShared2FCBBoxHead:
         own = {i: bbox_pred[i].view(-1, 4)[0 if agnostic else labels[i]].tolist() for i in positive}
         iou = [0.0] * 7
         for i in positive:
-            iou[i] = reference.delta_iou(
-                own[i], targets[i].tolist(), RCNN_STDS['target_stds'], rois[i, 1:].tolist())
+            iou[i] = reference.delta_iou(own[i], targets[i].tolist(), RCNN_STDS['target_stds'], rois[i, 1:].tolist())
         losses = head.loss(cls_score, bbox_pred, rois, labels, label_weights, targets, weights)
         expected_cls = reference.softmax_classification(
-            cls_score.tolist(), labels.tolist(), iou, eta=1.5, num_classes=C, weights=label_weights.tolist())
+            cls_score.tolist(), labels.tolist(), iou, eta=1.5, num_classes=C, weights=label_weights.tolist()
+        )
         expected_bbox = reference.localisation(
-            [own[i] for i in positive], targets[positive].tolist(), beta=1.0, lambda_=1.5, **{
-                'stds': RCNN_STDS['target_stds']})
+            [own[i] for i in positive],
+            targets[positive].tolist(),
+            beta=1.0,
+            lambda_=1.5,
+            **{'stds': RCNN_STDS['target_stds']},
+        )
         # BBoxHead divides the classification loss by the RoIs that count, the localisation loss by all.
         assert losses['loss_cls'].item() == pytest.approx(expected_cls / 6, rel=1e-5)
         assert losses['loss_bbox'].item() == pytest.approx(expected_bbox / 7, rel=1e-5)
@@ -299,24 +342,49 @@ BALANCED_L1 = dict(type='IoUBalancedSmoothL1Loss')
 @pytest.mark.parametrize(
     ('cfg', 'changes', 'message'),
     [
-        (RETINA, dict(type='IoUBalancedRetinaHead', loss_bbox=dict(BALANCED_L1, **RCNN_STDS)),
-         r'set loss_bbox.target_stds=\(1.0, 1.0, 1.0, 1.0\)'),
-        (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_bbox=BALANCED_L1),
-         r'set loss_bbox.target_stds=\(0.1, 0.1, 0.2, 0.2\)'),
-        (RETINA, dict(type='IoUBalancedRetinaHead', loss_bbox=BALANCED_L1, reg_decoded_bbox=True),
-         'set reg_decoded_bbox=False'),
-        (RETINA, dict(type='IoUBalancedRetinaHead', loss_bbox=BALANCED_L1, bbox_coder=dict(type='TBLRBBoxCoder')),
-         'bbox_coder is TBLRBBoxCoder'),
-        (RETINA, dict(type='IoUBalancedRetinaHead', loss_cls=dict(type='IoUBalancedFocalLoss')),
-         r"loss_cls=dict\(type='IoUBalancedFocalLoss', use_sigmoid=True, ...\)"),
-        (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, scope='image')),
-         'set loss_cls.scope="batch"'),
-        (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, use_sigmoid=True)),
-         'scores the background as one more class'),
+        (
+            RETINA,
+            dict(type='IoUBalancedRetinaHead', loss_bbox=dict(BALANCED_L1, **RCNN_STDS)),
+            r'set loss_bbox.target_stds=\(1.0, 1.0, 1.0, 1.0\)',
+        ),
+        (
+            RCNN,
+            dict(type='IoUBalancedShared2FCBBoxHead', loss_bbox=BALANCED_L1),
+            r'set loss_bbox.target_stds=\(0.1, 0.1, 0.2, 0.2\)',
+        ),
+        (
+            RETINA,
+            dict(type='IoUBalancedRetinaHead', loss_bbox=BALANCED_L1, reg_decoded_bbox=True),
+            'set reg_decoded_bbox=False',
+        ),
+        (
+            RETINA,
+            dict(type='IoUBalancedRetinaHead', loss_bbox=BALANCED_L1, bbox_coder=dict(type='TBLRBBoxCoder')),
+            'bbox_coder is TBLRBBoxCoder',
+        ),
+        (
+            RETINA,
+            dict(type='IoUBalancedRetinaHead', loss_cls=dict(type='IoUBalancedFocalLoss')),
+            r"loss_cls=dict\(type='IoUBalancedFocalLoss', use_sigmoid=True, ...\)",
+        ),
+        (
+            RCNN,
+            dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, scope='image')),
+            'set loss_cls.scope="batch"',
+        ),
+        (
+            RCNN,
+            dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, use_sigmoid=True)),
+            'scores the background as one more class',
+        ),
         (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=NEUTRAL_FOCAL), 'use_sigmoid=False'),
-        (RCNN, dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(type='SeesawLoss', num_classes=C)),
-         'cannot serve SeesawLoss'),
-    ])
+        (
+            RCNN,
+            dict(type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(type='SeesawLoss', num_classes=C)),
+            'cannot serve SeesawLoss',
+        ),
+    ],
+)
 def test_blocks_that_do_not_fit(cfg, changes, message):
     with pytest.raises(ValueError, match=message):
         build(cfg, **changes)
@@ -330,14 +398,18 @@ def test_without_boxes_the_ranking_of_hard_examples_is_the_stock_one():
     rois, labels = roi_targets(head)[:2]
     losses = [
         h.loss(h(feats)[0], None, rois, labels, torch.ones(7), None, None, reduction_override='none')['loss_cls']
-        for h in (head, stock)]
+        for h in (head, stock)
+    ]
     torch.testing.assert_close(*losses)
 
 
 def test_no_roi_at_all():
     head = build(
-        RCNN, type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, eta=1.5),
-        loss_bbox=dict(BALANCED_L1, **RCNN_STDS))
+        RCNN,
+        type='IoUBalancedShared2FCBBoxHead',
+        loss_cls=dict(NEUTRAL_CE, eta=1.5),
+        loss_bbox=dict(BALANCED_L1, **RCNN_STDS),
+    )
     feats = torch.zeros(0, 4, 2, 2, requires_grad=True)
     none = torch.zeros(0, 4)
     losses = head.loss(*head(feats), torch.zeros(0, 5), torch.zeros(0, dtype=torch.long), torch.zeros(0), none, none)
@@ -348,8 +420,11 @@ def test_no_roi_at_all():
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_rois_in_half_precision_agree_with_float32(dtype):
     head = build(
-        RCNN, type='IoUBalancedShared2FCBBoxHead', loss_cls=dict(NEUTRAL_CE, eta=1.5),
-        loss_bbox=dict(BALANCED_L1, **RCNN_STDS))
+        RCNN,
+        type='IoUBalancedShared2FCBBoxHead',
+        loss_cls=dict(NEUTRAL_CE, eta=1.5),
+        loss_bbox=dict(BALANCED_L1, **RCNN_STDS),
+    )
     expected, _ = roi_losses(head)
     with torch.autocast('cpu', dtype=dtype):
         actual, grads = roi_losses(head)
@@ -374,13 +449,22 @@ def test_groups_hold_the_samples_of_their_scope():
         image = torch.tensor([0, 1])[:, None].expand(2, anchors)
         boxes = torch.zeros(2, anchors, 4)
         return MatchedSamples(
-            cls_score=boxes, bbox_pred=boxes, priors=boxes, labels=image, bbox_targets=boxes, bbox_weights=boxes,
-            label_weights=torch.full((2, anchors), number), cls_avg_factor=1, bbox_avg_factor=1)
+            cls_score=boxes,
+            bbox_pred=boxes,
+            priors=boxes,
+            labels=image,
+            bbox_targets=boxes,
+            bbox_weights=boxes,
+            label_weights=torch.full((2, anchors), number),
+            cls_avg_factor=1,
+            bbox_avg_factor=1,
+        )
 
     levels = [level(0, 2), level(1, 1)]
     content = {
         scope: [sorted(zip(g.labels.tolist(), g.label_weights.tolist())) for g in group_samples(levels, scope)]
-        for scope in ('batch', 'level', 'image')}
+        for scope in ('batch', 'level', 'image')
+    }
     of_level_0, of_level_1 = [(0, 0), (0, 0), (1, 0), (1, 0)], [(0, 1), (1, 1)]
     assert content['level'] == [of_level_0, of_level_1]
     assert content['image'] == [[(0, 0), (0, 0), (0, 1)], [(1, 0), (1, 0), (1, 1)]]
@@ -388,22 +472,31 @@ def test_groups_hold_the_samples_of_their_scope():
 
 
 CASCADE = dict(
-    type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5],
+    type='CascadeRoIHead',
+    num_stages=2,
+    stage_loss_weights=[1, 0.5],
     bbox_roi_extractor=dict(
-        type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=2, sampling_ratio=0), out_channels=4,
-        featmap_strides=[8]),
+        type='SingleRoIExtractor',
+        roi_layer=dict(type='RoIAlign', output_size=2, sampling_ratio=0),
+        out_channels=4,
+        featmap_strides=[8],
+    ),
     bbox_head=[RCNN, RCNN],
     train_cfg=[
         dict(
             assigner=dict(type='MaxIoUAssigner', pos_iou_thr=thr, neg_iou_thr=thr, min_pos_iou=thr),
-            sampler=dict(type='RandomSampler', num=8, pos_fraction=0.5), pos_weight=-1, debug=False)
-        for thr in (0.3, 0.4)])
+            sampler=dict(type='RandomSampler', num=8, pos_fraction=0.5),
+            pos_weight=-1,
+            debug=False,
+        )
+        for thr in (0.3, 0.4)
+    ],
+)
 
 
 def test_stages_of_a_cascade_refine_as_in_the_stock_head():
     def losses(head_type):
-        neutral = dict(
-            type=head_type, loss_cls=NEUTRAL_CE, loss_bbox=dict(BALANCED_L1, lambda_=0.0, **RCNN_STDS))
+        neutral = dict(type=head_type, loss_cls=NEUTRAL_CE, loss_bbox=dict(BALANCED_L1, lambda_=0.0, **RCNN_STDS))
         heads = [dict(RCNN, **(neutral if head_type.startswith('IoU') else {}))] * 2
         roi_head = build(ConfigDict(CASCADE), bbox_head=heads)
         sample = DetDataSample(gt_instances=instances()[0], metainfo=dict(img_shape=IMAGE))

@@ -49,23 +49,34 @@ def test_good_config_passes(data_root):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(model__bbox_head__loss_cls__type='IoUBalancedFocal'),
-         r"model.bbox_head.loss_cls.type='IoUBalancedFocal' is not a registered loss: did you mean IoUBalancedFocalL"),
+        (
+            dict(model__bbox_head__loss_cls__type='IoUBalancedFocal'),
+            r"model.bbox_head.loss_cls.type='IoUBalancedFocal' is not a registered loss: did you mean IoUBalancedFoc",
+        ),
         (dict(model__bbox_head__loss_cls__type='Zzz'), 'custom_imports'),
         (dict(model__bbox_head__loss_cls__eta=-1), r'model.bbox_head.loss_cls: eta=-1 \(config key loss_cls.eta\)'),
         (dict(model__bbox_head__loss_bbox__lambda_=float('nan')), 'model.bbox_head.loss_bbox: lambda_=nan'),
         (dict(model__bbox_head__loss_bbox__lamda=1.5), "model.bbox_head.loss_bbox: .*'lamda'"),
-        (dict(model__bbox_head__loss_bbox__target_stds=(0.1, 0.1, 0.2, 0.2)),
-         r'set loss_bbox.target_stds=\(1.0, 1.0, 1.0, 1.0\)'),
+        (
+            dict(model__bbox_head__loss_bbox__target_stds=(0.1, 0.1, 0.2, 0.2)),
+            r'set loss_bbox.target_stds=\(1.0, 1.0, 1.0, 1.0\)',
+        ),
         (dict(model__bbox_head__num_classes=10), r'model.bbox_head.num_classes=10, but train_dataloader.dataset.*1'),
-        (dict(train_dataloader__dataset__ann_file='annotations/nope.json'),
-         r"no annotation file .*nope.json .*train_dataloader.dataset.ann_file='annotations/nope.json'.*ln -s"),
-        (dict(val_dataloader__dataset__data_root='/nowhere'),
-         r"val_dataloader.dataset.data_root='/nowhere'.*--cfg-options val_dataloader.dataset.data_root="),
+        (
+            dict(train_dataloader__dataset__ann_file='annotations/nope.json'),
+            r"no annotation file .*nope.json .*train_dataloader.dataset.ann_file='annotations/nope.json'.*ln -s",
+        ),
+        (
+            dict(val_dataloader__dataset__data_root='/nowhere'),
+            r"val_dataloader.dataset.data_root='/nowhere'.*--cfg-options val_dataloader.dataset.data_root=",
+        ),
         (dict(train_dataloader__dataset__data_prefix__img='images'), r"data_prefix.img='images'"),
-        (dict(train_dataloader__dataset__metainfo=dict(classes=('digit', 'letter'))),
-         r"names \['letter'\], which the annotations do not have; they have \['digit'\]"),
-    ])
+        (
+            dict(train_dataloader__dataset__metainfo=dict(classes=('digit', 'letter'))),
+            r"names \['letter'\], which the annotations do not have; they have \['digit'\]",
+        ),
+    ],
+)
 def test_bad_config(data_root, options, message):
     with pytest.raises(ConfigProblem, match=message):
         check_config(config(data_root, **options))
@@ -122,8 +133,11 @@ def test_blocks_of_mmdet_and_other_libraries_are_theirs(data_root):
     # DETR takes bg_cls_weight out of its block before it builds the loss; mmpretrain need not be installed.
     cfg = config(data_root)
     cfg.model.bbox_head.update(
-        type='RetinaHead', loss_bbox=dict(type='L1Loss'),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, bg_cls_weight=0.1), num_classes=256)
+        type='RetinaHead',
+        loss_bbox=dict(type='L1Loss'),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, bg_cls_weight=0.1),
+        num_classes=256,
+    )
     cfg.model.reid = dict(loss_cls=dict(type='mmpretrain.CrossEntropyLoss'))
     check_config(cfg)
 

@@ -55,7 +55,8 @@ def test_weights_rise_with_iou_and_follow_a_permutation():
     assert (iou_power_weight(iou)[order].diff() > 0).all()
     shuffle = torch.randperm(len(iou))
     torch.testing.assert_close(
-        iou_balanced_weight(iou[shuffle], loss[shuffle]), iou_balanced_weight(iou, loss)[shuffle])
+        iou_balanced_weight(iou[shuffle], loss[shuffle]), iou_balanced_weight(iou, loss)[shuffle]
+    )
 
 
 def test_scale_of_the_loss_cancels():
@@ -75,7 +76,8 @@ def test_weights_are_constants():
         pytest.param([0.0, 0.0], [1.0, 2.0], id='nothing overlaps'),
         pytest.param([0.5, 0.9], [0.0, 0.0], id='no loss'),
         pytest.param([1e-30, 1e-30], [1.0, 2.0], id='quotient would overflow'),
-    ])
+    ],
+)
 def test_samples_that_cannot_be_told_apart_weigh_one(iou, loss):
     weight = iou_balanced_weight(torch.tensor(iou), torch.tensor(loss))
     assert torch.equal(weight, torch.ones(2))

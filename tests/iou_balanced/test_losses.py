@@ -21,12 +21,14 @@ C = 4
 
 # name -> (balanced loss, its stock loss, number of score columns, naive sum over samples)
 CLASSIFICATION = {
-    'focal': (
-        IoUBalancedFocalLoss, FocalLoss, C, partial(reference.classification, entry=reference.focal_entry)),
+    'focal': (IoUBalancedFocalLoss, FocalLoss, C, partial(reference.classification, entry=reference.focal_entry)),
     'softmax': (IoUBalancedCrossEntropyLoss, CrossEntropyLoss, C + 1, reference.softmax_classification),
     'sigmoid': (
-        partial(IoUBalancedCrossEntropyLoss, use_sigmoid=True), partial(CrossEntropyLoss, use_sigmoid=True), C,
-        partial(reference.classification, entry=reference.binary_entry)),
+        partial(IoUBalancedCrossEntropyLoss, use_sigmoid=True),
+        partial(CrossEntropyLoss, use_sigmoid=True),
+        C,
+        partial(reference.classification, entry=reference.binary_entry),
+    ),
 }
 
 
@@ -99,7 +101,8 @@ class TestClassification:
         weights = torch.rand(len(labels)).to(f64) if weighted else torch.ones(len(labels), dtype=f64)
         weights[0] = 0.0 if weighted else 1.0  # a positive that does not count
         expected = naive(
-            scores.tolist(), labels.tolist(), iou.tolist(), eta=1.5, num_classes=C, weights=weights.tolist())
+            scores.tolist(), labels.tolist(), iou.tolist(), eta=1.5, num_classes=C, weights=weights.tolist()
+        )
         actual = balanced(reduction='sum')(scores, (labels, iou), weights)
         assert actual.item() == pytest.approx(expected, rel=1e-6)  # mmdet casts the weights to float32
 
@@ -115,8 +118,7 @@ class TestClassification:
         loss = CLASSIFICATION[kind][0](reduction='sum')
         scores, labels, iou = batch(kind)
         shuffle = torch.randperm(len(labels))
-        torch.testing.assert_close(
-            loss(scores[shuffle], (labels[shuffle], iou[shuffle])), loss(scores, (labels, iou)))
+        torch.testing.assert_close(loss(scores[shuffle], (labels[shuffle], iou[shuffle])), loss(scores, (labels, iou)))
 
     def test_iou_of_negatives_is_not_read(self, kind):
         loss = CLASSIFICATION[kind][0](reduction='sum')
@@ -129,7 +131,8 @@ class TestClassification:
         columns = CLASSIFICATION[kind][2]
         scores, labels = torch.zeros(2, columns, dtype=f64), torch.tensor([1, 1])
         _, grad = value_and_gradient(
-            CLASSIFICATION[kind][0](eta=2.0), scores, (labels, torch.tensor([0.3, 0.9], dtype=f64)), avg_factor=1)
+            CLASSIFICATION[kind][0](eta=2.0), scores, (labels, torch.tensor([0.3, 0.9], dtype=f64)), avg_factor=1
+        )
         torch.testing.assert_close(grad[1, 1] / grad[0, 1], torch.tensor(9.0, dtype=f64))
 
     def test_only_the_own_class_of_a_positive_is_weighted(self):
@@ -210,7 +213,8 @@ class TestClassification:
     def test_extreme_logits_are_finite(self, kind, extreme):
         scores, labels, iou = batch(kind, dtype=torch.float32)
         value, grad = value_and_gradient(
-            CLASSIFICATION[kind][0](), torch.full_like(scores, extreme), (labels, iou), avg_factor=3)
+            CLASSIFICATION[kind][0](), torch.full_like(scores, extreme), (labels, iou), avg_factor=3
+        )
         assert value.isfinite()
         assert grad.isfinite().all()
 
@@ -263,7 +267,8 @@ class TestSmoothL1:
         pred, target = regression(stds=stds)
         loss = IoUBalancedSmoothL1Loss(beta=0.11, normalize=normalize, target_stds=stds, reduction='sum')
         expected = reference.localisation(
-            pred.tolist(), target.tolist(), beta=0.11, lambda_=1.5, stds=stds, normalize=normalize)
+            pred.tolist(), target.tolist(), beta=0.11, lambda_=1.5, stds=stds, normalize=normalize
+        )
         assert loss(pred, target).item() == pytest.approx(expected, rel=1e-10)
 
     def test_normalised_sum_is_kept_and_permutation_changes_nothing(self):
@@ -279,7 +284,8 @@ class TestSmoothL1:
         pred, target = regression()
         beta, w_loc, lambda_ = 0.11, 3.0, 1.5
         _, grad = value_and_gradient(
-            IoUBalancedSmoothL1Loss(beta=beta, lambda_=lambda_, reduction='sum', loss_weight=w_loc), pred, target)
+            IoUBalancedSmoothL1Loss(beta=beta, lambda_=lambda_, reduction='sum', loss_weight=w_loc), pred, target
+        )
         d = pred - target
         weight = w_loc * delta_iou(pred, target).pow(lambda_)
         torch.testing.assert_close(grad, weight[:, None] * (d / beta).clamp(-1, 1))
@@ -339,7 +345,8 @@ class TestSmoothL1:
     def test_extreme_deltas_are_finite(self):
         for size in (1e4, -1e4, 300.0):
             value, grad = value_and_gradient(
-                IoUBalancedSmoothL1Loss(), torch.full((3, 4), size), torch.zeros(3, 4), avg_factor=3)
+                IoUBalancedSmoothL1Loss(), torch.full((3, 4), size), torch.zeros(3, 4), avg_factor=3
+            )
             assert value.isfinite()
             assert grad.isfinite().all()
 
@@ -378,7 +385,8 @@ NAN = float('nan')
         (dict(type='IoUBalancedSmoothL1Loss', beta=0), r'beta=0 \(config key loss_bbox.beta\)'),
         (dict(type='IoUBalancedSmoothL1Loss', target_stds=(0.1, 0.2)), 'needs four numbers'),
         (dict(type='IoUBalancedSmoothL1Loss', target_stds=(1, 1, 0, 1)), r'target_stds=0 .* above 0'),
-    ])
+    ],
+)
 def test_bad_hyper_parameters(block, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(block)

@@ -25,13 +25,20 @@ def digits(tmp_path_factory) -> Path:
 
 def tool(name, *arguments, data, iters=6, interval=3):
     options = [
-        f'{loader}.dataset.data_root={data}/' for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')]
+        f'{loader}.dataset.data_root={data}/' for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    ]
     for evaluator in ('val_evaluator', 'test_evaluator'):
         options.append(f'{evaluator}.ann_file={data}/annotations/val.json')
     options += [
-        f'train_cfg.max_iters={iters}', f'train_cfg.val_interval={iters}', 'param_scheduler.0.end=2',
-        'param_scheduler.1.begin=2', f'default_hooks.checkpoint.interval={interval}', 'default_hooks.logger.interval=1',
-        'train_dataloader.batch_size=2', 'randomness.seed=0']
+        f'train_cfg.max_iters={iters}',
+        f'train_cfg.val_interval={iters}',
+        'param_scheduler.0.end=2',
+        'param_scheduler.1.begin=2',
+        f'default_hooks.checkpoint.interval={interval}',
+        'default_hooks.logger.interval=1',
+        'train_dataloader.batch_size=2',
+        'randomness.seed=0',
+    ]
     command = [sys.executable, str(ROOT / 'tools' / name), *map(str, arguments), '--cfg-options', *options]
     env = dict(os.environ, OMP_NUM_THREADS='1')
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, check=False)
@@ -60,7 +67,8 @@ def test_train_resume_and_test(digits, tmp_path, arm):
 
 def test_wrong_data_root_stops_before_the_training(tmp_path):
     code, log = tool(
-        'train.py', DEMO / 'retinanet_r18_fpn_digit-scenes.py', '--work-dir', tmp_path / 'out', data=tmp_path)
+        'train.py', DEMO / 'retinanet_r18_fpn_digit-scenes.py', '--work-dir', tmp_path / 'out', data=tmp_path
+    )
     assert code == 1
     assert 'no annotation file' in log
     assert 'Traceback' not in log
