@@ -73,3 +73,28 @@ def test_wrong_data_root_stops_before_the_training(tmp_path):
     assert 'no annotation file' in log
     assert 'Traceback' not in log
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('filtered', [True, False], ids=['dropped by the pipeline', 'left out by the head'])
+def test_zero_size_boxes_of_bccd_do_no_harm(shared_data, tmp_path, filtered):
+    (tmp_path / 'list.txt').write_text('BloodImage_00338\nBloodImage_00343\n')  # the two images with such a box
+    smallest = (-1, 0)[filtered]  # FilterAnnotations keeps what is larger
+    command = [
+        *(sys.executable, ROOT / 'tools' / 'train.py'),
+        ROOT / 'configs' / 'iou_balanced' / 'bccd' / 'retinanet_r18_fpn_iou-balanced-1x_bccd.py',
+        *('--work-dir', tmp_path / 'out', '--cfg-options', 'model.backbone.init_cfg=None', 'train_cfg.max_epochs=2'),
+        *('train_cfg.val_interval=9', 'default_hooks.logger.interval=1', 'train_dataloader.batch_size=1'),
+        *('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False', 'randomness.seed=0'),
+        f'train_dataloader.dataset.ann_file={tmp_path}/list.txt',
+        f'train_dataloader.dataset.pipeline.2.min_gt_bbox_wh=({smallest},{smallest})',
+        'train_dataloader.dataset.pipeline.3.scale=(160,120)',
+    ]
+    env = dict(os.environ, OMP_NUM_THREADS='1', BCCD_ROOT=f'{shared_data}/bccd/')
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=env, timeout=600, check=False)
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log
+    assert 'of which 2 of zero size' in log
+    losses = [float(value) for value in re.findall(r' loss: (\S+)', log)]
+    assert len(losses) == 4
+    assert all(0 < value < 10 for value in losses)  # finite: NaN and inf compare as false
+    assert sum(float(value) for value in re.findall(r'gt_left_out: (\S+)', log)) == (0 if filtered else 4)
