@@ -83,9 +83,9 @@ def test_zero_size_boxes_of_bccd_do_no_harm(shared_data, tmp_path, filtered):
         *(sys.executable, ROOT / 'tools' / 'train.py'),
         ROOT / 'configs' / 'iou_balanced' / 'bccd' / 'retinanet_r18_fpn_iou-balanced-1x_bccd.py',
         *('--work-dir', tmp_path / 'out', '--cfg-options', 'model.backbone.init_cfg=None', 'train_cfg.max_epochs=2'),
-        *('train_cfg.val_interval=9', 'default_hooks.logger.interval=1', 'train_dataloader.batch_size=1'),
+        *('default_hooks.logger.interval=1', 'train_dataloader.batch_size=1'),
         *('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False', 'randomness.seed=0'),
-        f'train_dataloader.dataset.ann_file={tmp_path}/list.txt',
+        *(f'{loader}.dataset.ann_file={tmp_path}/list.txt' for loader in ('train_dataloader', 'val_dataloader')),
         f'train_dataloader.dataset.pipeline.2.min_gt_bbox_wh=({smallest},{smallest})',
         'train_dataloader.dataset.pipeline.3.scale=(160,120)',
     ]
