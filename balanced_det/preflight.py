@@ -15,7 +15,7 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 
-from balanced_det.heads.checks import LossMismatchError, check_iou_is_handed_over, check_regression_targets
+from balanced_det import heads
 
 MAX_XML_FILES = 200  # enough to meet each class name of a VOC set; reading them all can take minutes
 MAX_JSON_MB = 64  # COCO's own file has 450: its classes are not read here, the evaluator checks those of the val set
@@ -115,10 +115,8 @@ def check_heads(model: ConfigDict) -> None:
     if not any(is_own(block) for _, block in loss_blocks(model)):
         return
     try:
-        for module in MODELS.build(model).modules():
-            check_regression_targets(module)
-            check_iou_is_handed_over(module)
-    except LossMismatchError as error:
+        heads.check_heads(MODELS.build(model))
+    except heads.LossMismatchError as error:
         raise ConfigProblem(str(error)) from error
     except Exception:  # a package that is not installed, a process group that is not there yet
         return

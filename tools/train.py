@@ -15,8 +15,7 @@ from balanced_det import compat, preflight
 
 
 def main() -> None:
-    if not {'-h', '--help'} & set(sys.argv[1:]):
-        preflight.check_arguments(sys.argv[1:])
+    preflight.check_arguments(sys.argv[1:])
     runpy.run_path(str(compat.mmdet_script('train.py')), run_name='__main__')
 
 

@@ -7,10 +7,25 @@ from typing import Any
 from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from torch import nn
 
 
 class LossMismatchError(ValueError):
     """A loss block does not fit the other blocks of its head."""
+
+
+def check_heads(model: nn.Module) -> None:
+    """Every loss of a model must fit its head; for stock heads, which cannot check that on their own.
+
+    Args:
+        model: A detector.
+
+    Raises:
+        LossMismatchError: The first mismatch found.
+    """
+    for module in model.modules():
+        check_regression_targets(module)
+        check_iou_is_handed_over(module)
 
 
 def check_regression_targets(head: Any) -> None:

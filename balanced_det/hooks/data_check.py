@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from balanced_det.boxes import visible_boxes
-from balanced_det.heads.checks import check_iou_is_handed_over, check_regression_targets
+from balanced_det.heads import check_heads
 
 
 @dataclass
@@ -87,13 +87,11 @@ def _loaded_images(dataset: BaseDataset) -> Iterator[tuple[list, tuple[int, int]
 
 def base_datasets(dataset: object) -> Iterator[BaseDataset]:
     """The data sets inside wrappers such as ``ConcatDataset`` and ``RepeatDataset``."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner == [None]:
-        if isinstance(dataset, BaseDataset):
-            yield dataset
-        return
-    for part in inner:
-        yield from base_datasets(part)
+    if isinstance(dataset, BaseDataset):
+        yield dataset
+    elif dataset is not None:
+        for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+            yield from base_datasets(part)
 
 
 @HOOKS.register_module()
@@ -119,9 +117,7 @@ class DataCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the heads, count the boxes."""
-        for module in runner.model.modules():
-            check_regression_targets(module)
-            check_iou_is_handed_over(module)
+        check_heads(runner.model)
         if self.count and is_main_process():
             for dataset in base_datasets(runner.train_dataloader.dataset):
                 self._report_counts(runner, dataset)
