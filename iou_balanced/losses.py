@@ -249,6 +249,8 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         weight: Tensor | None = None,
         avg_factor: float | None = None,
         reduction_override: str | None = None,
+        *,
+        iou: Tensor | None = None,
         **kwargs: object,
     ) -> Tensor:
         """Loss of a set of samples.
@@ -259,41 +261,92 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
             weight: Shape (n, 4), 0 for samples without a target; None: all samples count.
             avg_factor: Divisor of the sum under ``reduction='mean'``; None is the number of entries.
             reduction_override: 'none', 'mean' or 'sum' in place of the module's own.
+            iou: Shape (n,), IoU of the regressed boxes with their targets, from a head that knows it. None: the IoU
+                of the deltas.
             **kwargs: Taken and ignored, as the stock loss does.
 
         Returns:
             A scalar, or shape (n, 4) for reduction 'none'.
         """
-        if pred.shape != target.shape or pred.ndim != 2 or pred.size(1) != 4:
-            raise ValueError(
-                'IoUBalancedSmoothL1Loss takes encoded deltas: pred and target of one shape (n, 4), got '
-                f'{tuple(pred.shape)} and {tuple(target.shape)}; this head regresses something else'
-            )
-        pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
-        inds = self._samples(pred, target, weight)
-        loss = pred.new_zeros(pred.shape).index_put((inds,), self._sample_loss(pred[inds], target[inds].to(pred)))
+        pred, inds, left_out = self._samples(pred, target, weight, iou)
+        self.num_left_out = self.num_left_out + left_out
+        balanced = self._sample_loss(*_rows(inds, pred, target, iou))
+        loss = pred.new_zeros(pred.shape).index_put((inds,), balanced)
         reduction = reduction_override or self.reduction
         if not loss.numel() and reduction != 'none':
             return pred.sum() * 0  # the mean of nothing would be NaN
         return self.loss_weight * weight_reduce_loss(loss, weight, reduction, avg_factor)
 
-    def _samples(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Indices of the samples that count; those that are not finite are left out, and counted."""
+    @torch.no_grad()
+    def weighted_sums(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        *args: object,
+        iou: Tensor | None = None,
+        lambdas: Sequence[float],
+        **kwargs: object,
+    ) -> Tensor:
+        r"""Sums that decide :math:`w_{loc}`, without ``loss_weight``; arguments as ``forward``.
+
+        .. math:: S_\lambda = \sum_{i \in Pos} iou_i^\lambda \sum_m \text{smooth}_{L1}(l_i^m - \hat g_i^m)
+
+        :math:`S_0` is the unweighted loss, and :math:`w_{loc} = S_0 / S_\lambda` keeps its sum.
+
+        Args:
+            pred: As ``forward``.
+            target: As ``forward``.
+            weight: As ``forward``.
+            *args: Taken and ignored: what else ``forward`` takes.
+            iou: As ``forward``.
+            lambdas: The exponents.
+            **kwargs: As ``args``.
+
+        Returns:
+            Shape (len(lambdas),).
+        """
+        pred, inds, _ = self._samples(pred, target, weight, iou)
+        loss, iou = self._plain_loss(*_rows(inds, pred, target, iou))
+        loss = (loss if weight is None else loss * weight[inds]).sum(dim=1)
+        return torch.stack([(iou_power_weight(iou, lambda_=lambda_) * loss).sum() for lambda_ in lambdas])
+
+    def _samples(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, iou: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions in float32, the indices of the samples that count, and how many are left out as not finite."""
+        if pred.shape != target.shape or pred.ndim != 2 or pred.size(1) != 4:
+            raise ValueError(
+                'IoUBalancedSmoothL1Loss takes encoded deltas: pred and target of one shape (n, 4), got '
+                f'{tuple(pred.shape)} and {tuple(target.shape)}; this head regresses something else'
+            )
         counts = torch.ones_like(pred[:, 0], dtype=torch.bool) if weight is None else (weight > 0).any(dim=1)
         finite = finite_rows(pred.detach(), target)
-        self.num_left_out = self.num_left_out + (counts & ~finite).sum()
-        return (counts & finite).nonzero().squeeze(1)
+        if iou is not None:
+            finite = finite & iou.isfinite()
+        pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
+        return pred, (counts & finite).nonzero().squeeze(1), (counts & ~finite).sum()
 
-    def _sample_loss(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Eq. 5 without w_loc for each entry; (P, 4), (P, 4) -> (P, 4)."""
+    def _sample_loss(self, pred: Tensor, target: Tensor, iou: Tensor | None) -> Tensor:
+        """Eq. 5 without w_loc for each entry; (P, 4), (P, 4), (P,) -> (P, 4)."""
+        loss, iou = self._plain_loss(pred, target, iou)
+        if self.normalize:
+            balance = iou_normalized_weight(iou, loss.sum(dim=1), lambda_=self.lambda_)
+        else:
+            balance = iou_power_weight(iou, lambda_=self.lambda_)
+        return balance[:, None] * loss
+
+    def _plain_loss(self, pred: Tensor, target: Tensor, iou: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Smooth L1 of each entry, (P, 4), and the IoU, (P,)."""
         with torch.autocast(device_type=pred.device.type, enabled=False):
             loss = smooth_l1_loss(pred, target, beta=self.beta, reduction='none')
-            iou = delta_iou(pred.detach(), target, stds=self.target_stds)
-            if self.normalize:
-                balance = iou_normalized_weight(iou, loss.sum(dim=1), lambda_=self.lambda_)
-            else:
-                balance = iou_power_weight(iou, lambda_=self.lambda_)
-            return balance[:, None] * loss
+            if iou is None:
+                iou = delta_iou(pred.detach(), target, stds=self.target_stds)
+            return loss, iou.detach().to(loss.dtype)
+
+
+def _rows(inds: Tensor, pred: Tensor, target: Tensor, iou: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    return pred[inds], target[inds].to(pred), None if iou is None else iou[inds]
 
 
 def _exponent(name: str, value: float, key: str) -> float:
