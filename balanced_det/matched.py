@@ -7,10 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.coders.base_bbox_coder import BaseBBoxCoder
 from torch import Tensor
-
-from balanced_det.boxes import decoded_iou
 
 
 @dataclass
@@ -23,10 +20,10 @@ class MatchedSamples:
     Attributes:
         cls_score: (..., C), logits.
         bbox_pred: (..., 4), the raw regression output, of the sample's class where there is one for each.
-        priors: (..., 4), anchors or RoIs, xyxy, absolute pixels.
+        priors: (..., 4), anchors or RoIs, xyxy, absolute pixels; or (..., 2), points.
         labels: (...,), class index; the number of classes is the background.
         label_weights: (...,), 0 for a sample that does not count.
-        bbox_targets: (..., 4), encoded, or absolute boxes for a head with ``reg_decoded_bbox``.
+        bbox_targets: (..., 4), encoded as ``bbox_pred``, or absolute boxes for a head with ``reg_decoded_bbox``.
         bbox_weights: (..., 4), 0 for a sample without a target.
         cls_avg_factor: The host's divisor of the classification loss, of the whole batch.
         bbox_avg_factor: The host's divisor of the localisation loss, of the whole batch.
@@ -46,10 +43,6 @@ class MatchedSamples:
         """Samples of all images in one row; leading shape (images, n) -> (images * n,)."""
         return self._map(lambda tensor: tensor.flatten(0, 1))
 
-    def unsqueeze(self) -> MatchedSamples:
-        """A flat set as one level of one image; leading shape (n,) -> (1, n)."""
-        return self._map(lambda tensor: tensor.unsqueeze(0))
-
     def unbind(self) -> list[MatchedSamples]:
         """Samples of each image apart; leading shape (images, n) -> images times (n,)."""
         return [self.select(torch.tensor(i)) for i in range(len(self.labels))]
@@ -61,18 +54,6 @@ class MatchedSamples:
     def select(self, inds: Tensor) -> MatchedSamples:
         """The samples at these indices of a flat set."""
         return self._map(lambda tensor: tensor[inds])
-
-    def iou(self, coder: BaseBBoxCoder, *, decoded: bool) -> Tensor:
-        """IoU of the regressed boxes with their targets; for a flat set of positives.
-
-        Args:
-            coder: The head's ``bbox_coder``.
-            decoded: The head's ``reg_decoded_bbox``.
-
-        Returns:
-            Shape (n,), in [0, 1], NaN where a target or a prediction is not finite; a constant.
-        """
-        return decoded_iou(coder, self.priors, self.bbox_pred, self.bbox_targets, decoded=decoded)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> MatchedSamples:
         tensors: dict[str, Any] = {name: function(getattr(self, name)) for name in TENSORS}
@@ -94,6 +75,11 @@ def group_samples(levels: Sequence[MatchedSamples], scope: str) -> list[MatchedS
     """
     if scope == 'level':
         return [level.flatten() for level in levels]
-    tensors: dict[str, Any] = {name: torch.cat([getattr(level, name) for level in levels], dim=1) for name in TENSORS}
-    batch = replace(levels[0], **tensors)
+    batch = concatenate_samples(levels, dim=1)
     return [batch.flatten()] if scope == 'batch' else batch.unbind()
+
+
+def concatenate_samples(sets: Sequence[MatchedSamples], dim: int = 0) -> MatchedSamples:
+    """One set of all samples of several; ``dim`` is the dimension of the leading shape along which they follow."""
+    tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in sets], dim=dim) for name in TENSORS}
+    return replace(sets[0], **tensors)

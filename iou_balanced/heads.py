@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet.models.dense_heads import RetinaHead
-from mmdet.models.roi_heads import Shared2FCBBoxHead
+from mmdet.models.dense_heads import FoveaHead, RetinaHead, RetinaSepBNHead, RPNHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from balanced_det.heads import AnchorLossMixin, RoILossMixin
-from balanced_det.matched import MatchedSamples, group_samples
-from iou_balanced.losses import IoUBalancedClassification
+from balanced_det.heads import AnchorLossMixin, ConfigurableSSDHead, FoveaLossMixin, RoILossMixin, SSDLossMixin
+from balanced_det.matched import MatchedSamples
+from iou_balanced.losses import IoUBalancedClassification, IoUBalancedSmoothL1Loss
 
 
 class IoUBalancedLossMixin:
@@ -22,35 +21,37 @@ class IoUBalancedLossMixin:
     Eq. 7 normalise are those of ``loss_cls.scope``. Boxes and IoU are computed at the positives alone.
     """
 
-    # The host's.
-    bbox_coder: Any
+    # The seam's.
     loss_bbox: Any
     loss_cls: Any
+    matched_iou: Any
     num_classes: int
-    reg_decoded_bbox: bool
+    regressed: Any
 
-    def loss_by_matched(self, levels: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
+    def loss_by_matched(self, groups: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
-            levels: One set of samples for each level, leading shape (images, n).
+            groups: Flat sets of samples, over each of which Eq. 4 and Eq. 7 normalise.
             reduction_override: 'none', 'mean' or 'sum' in place of the losses' own.
 
         Returns:
-            'loss_cls' and 'loss_bbox', summed over the sets of the scope.
+            'loss_cls' and 'loss_bbox', summed over the sets.
         """
-        groups = group_samples(levels, getattr(self.loss_cls, 'scope', 'batch'))
-        losses = [self._losses(samples, reduction_override) for samples in groups]
-        losses_cls, losses_bbox = zip(*losses)
+        losses_cls, losses_bbox = zip(*(self._losses(samples, reduction_override) for samples in groups))
         return dict(loss_cls=sum(losses_cls), loss_bbox=sum(losses_bbox))
 
     def _losses(self, samples: MatchedSamples, reduction_override: str | None) -> tuple[Tensor, Tensor]:
         inds = samples.positives(self.num_classes)
         positives = samples.select(inds)
         target: Tensor | tuple[Tensor, Tensor] = samples.labels
-        if isinstance(self.loss_cls, IoUBalancedClassification):
-            iou = positives.iou(self.bbox_coder, decoded=self.reg_decoded_bbox)
-            target = (samples.labels, iou.new_zeros(len(samples.labels)).index_put((inds,), iou))
+        of_bbox: dict[str, Tensor] = {}
+        if isinstance(self.loss_cls, IoUBalancedClassification) or isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):
+            iou = self.matched_iou(positives)
+            if isinstance(self.loss_cls, IoUBalancedClassification):
+                target = (samples.labels, iou.new_zeros(len(samples.labels)).index_put((inds,), iou))
+            if isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):
+                of_bbox = dict(iou=iou)
         loss_cls = self.loss_cls(
             samples.cls_score,
             target,
@@ -58,15 +59,13 @@ class IoUBalancedLossMixin:
             avg_factor=samples.cls_avg_factor,
             reduction_override=reduction_override,
         )
-        bbox_pred = positives.bbox_pred
-        if self.reg_decoded_bbox:
-            bbox_pred = get_box_tensor(self.bbox_coder.decode(positives.priors, bbox_pred))
         loss_bbox = self.loss_bbox(
-            bbox_pred,
+            self.regressed(positives),
             positives.bbox_targets,
             positives.bbox_weights,
             avg_factor=samples.bbox_avg_factor,
             reduction_override=reduction_override,
+            **of_bbox,
         )
         return loss_cls, loss_bbox
 
@@ -75,13 +74,55 @@ class IoUBalancedLossMixin:
 class IoUBalancedRetinaHead(IoUBalancedLossMixin, AnchorLossMixin, RetinaHead):
     """``RetinaHead`` for :class:`~iou_balanced.losses.IoUBalancedFocalLoss`.
 
-    Same arguments, parameters and inference as the stock head.
+    Same arguments, parameters and inference as the stock head, as each of the heads below.
     """
 
 
 @MODELS.register_module()
-class IoUBalancedShared2FCBBoxHead(IoUBalancedLossMixin, RoILossMixin, Shared2FCBBoxHead):
-    """``Shared2FCBBoxHead`` for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`.
+class IoUBalancedRetinaSepBNHead(IoUBalancedLossMixin, AnchorLossMixin, RetinaSepBNHead):
+    """``RetinaSepBNHead`` (NAS-FPN, EfficientNet) for :class:`~iou_balanced.losses.IoUBalancedFocalLoss`."""
 
-    Same arguments, parameters and inference as the stock head, with class-specific and class-agnostic regression.
+
+@MODELS.register_module()
+class IoUBalancedRPNHead(IoUBalancedLossMixin, AnchorLossMixin, RPNHead):
+    """``RPNHead`` for ``IoUBalancedCrossEntropyLoss(use_sigmoid=True)``, the form of the authors' RPN config."""
+
+
+@MODELS.register_module()
+class IoUBalancedSSDHead(IoUBalancedLossMixin, SSDLossMixin, ConfigurableSSDHead):
+    """``SSDHead`` for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`, before hard-negative mining.
+
+    In addition to the stock arguments it takes the blocks ``loss_cls`` and ``loss_bbox``; without them it computes the
+    stock losses. Unlike the stock head it can validate.
     """
+
+
+@MODELS.register_module()
+class IoUBalancedFoveaHead(IoUBalancedLossMixin, FoveaLossMixin, FoveaHead):
+    """``FoveaHead`` for :class:`~iou_balanced.losses.IoUBalancedFocalLoss`.
+
+    It regresses the logarithms of distances: the smooth L1 of Eq. 5 is taken of those, and the IoU from the distances.
+    """
+
+
+@MODELS.register_module()
+class IoUBalancedBBoxHead(IoUBalancedLossMixin, RoILossMixin, BBoxHead):
+    """``BBoxHead`` (C4 models) for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`.
+
+    With class-specific and class-agnostic regression, as each of the heads below.
+    """
+
+
+@MODELS.register_module()
+class IoUBalancedConvFCBBoxHead(IoUBalancedLossMixin, RoILossMixin, ConvFCBBoxHead):
+    """``ConvFCBBoxHead`` for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`."""
+
+
+@MODELS.register_module()
+class IoUBalancedShared2FCBBoxHead(IoUBalancedLossMixin, RoILossMixin, Shared2FCBBoxHead):
+    """``Shared2FCBBoxHead`` for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`."""
+
+
+@MODELS.register_module()
+class IoUBalancedShared4Conv1FCBBoxHead(IoUBalancedLossMixin, RoILossMixin, Shared4Conv1FCBBoxHead):
+    """``Shared4Conv1FCBBoxHead`` for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
-import torch
+from mmdet.models.dense_heads import AnchorHead, RPNHead
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from balanced_det.boxes import visible_boxes
-from balanced_det.heads.checks import check_regression_targets, check_sigmoid_spelled_out
-from balanced_det.matched import MatchedSamples
+from balanced_det.heads.base import MatchedLossMixin, visible_instances
+from balanced_det.heads.checks import check_sigmoid_spelled_out
+from balanced_det.matched import MatchedSamples, group_samples
 
 
-class AnchorLossMixin:
+class AnchorLossMixin(MatchedLossMixin):
     """Makes a head on ``AnchorHead`` hand its matched samples to :meth:`loss_by_matched`.
 
     The host goes on matching and encoding as it does. Its method for one level collects the samples of the level, and
@@ -21,25 +21,14 @@ class AnchorLossMixin:
     ``class MyHead(AnchorLossMixin, RetinaHead)``.
     """
 
-    # The host's.
-    bbox_coder: Any
-    cls_out_channels: int
+    SEAM: ClassVar = dict(loss_by_feat=(AnchorHead, RPNHead), loss_by_feat_single=(AnchorHead,))
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    cls_out_channels: int  # the host's
+
+    def check_losses(self) -> None:
+        """The loss blocks must fit the head, and a sigmoid loss must say so in its block."""
         check_sigmoid_spelled_out(self)
-        check_regression_targets(self)
-
-    def loss_by_matched(self, levels: list[MatchedSamples]) -> dict[str, Tensor]:
-        """Losses of a batch.
-
-        Args:
-            levels: One set of samples for each level, leading shape (images, anchors of the level).
-
-        Returns:
-            'loss_cls' and 'loss_bbox', scalars.
-        """
-        raise NotImplementedError
+        super().check_losses()
 
     def loss_by_feat(
         self,
@@ -49,17 +38,17 @@ class AnchorLossMixin:
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: list[InstanceData] | None = None,
     ) -> dict:
-        """Losses of a batch; arguments as ``AnchorHead.loss_by_feat``.
+        """Losses of a batch, under the host's names; arguments as ``AnchorHead.loss_by_feat``.
 
-        Ground-truth boxes without an area inside their image are left out before the matching, which would otherwise
-        make every anchor that overlaps nothing a positive of such a box; 'gt_left_out' is their number in the batch.
+        'gt_left_out' is the number of boxes in the batch without an area inside their image: they match nothing.
         """
-        seen, left_out = _visible_instances(batch_gt_instances, batch_img_metas)
-        host_losses = super().loss_by_feat(  # type: ignore[misc]
+        seen, left_out = visible_instances(batch_gt_instances, batch_img_metas)
+        collected = super().loss_by_feat(  # type: ignore[misc]
             cls_scores, bbox_preds, seen, batch_img_metas, batch_gt_instances_ignore
         )
-        levels = next(iter(host_losses.values()))
-        return dict(self.loss_by_matched(levels), gt_left_out=left_out)
+        name_cls, name_bbox = collected  # RPNHead calls them loss_rpn_cls, loss_rpn_bbox
+        losses = self.loss_by_matched(self.group(collected[name_cls]))
+        return {name_cls: losses['loss_cls'], name_bbox: losses['loss_bbox'], 'gt_left_out': left_out}
 
     def loss_by_feat_single(
         self,
@@ -90,16 +79,6 @@ class AnchorLossMixin:
         )
         return samples, None
 
-
-def _visible_instances(
-    batch_gt_instances: list[InstanceData], batch_img_metas: list[dict]
-) -> tuple[list[InstanceData], Tensor]:
-    """Instances whose boxes have an area inside the image, and how many have not."""
-    visible = [
-        visible_boxes(getattr(gt.bboxes, 'tensor', gt.bboxes), meta['img_shape'])
-        for gt, meta in zip(batch_gt_instances, batch_img_metas)
-    ]
-    left_out = (~torch.cat(visible)).sum().float()
-    if left_out > 0:
-        batch_gt_instances = [gt[keep] for gt, keep in zip(batch_gt_instances, visible)]
-    return batch_gt_instances, left_out
+    def group(self, collected: list[MatchedSamples]) -> list[MatchedSamples]:
+        """Flat sets over which ``loss_cls`` normalises, from what :meth:`loss_by_feat_single` returned."""
+        return group_samples(collected, self.scope)

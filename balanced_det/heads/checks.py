@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet.models.dense_heads import AnchorHead
+from mmdet.models.dense_heads import AnchorHead, FoveaHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import nn
@@ -15,7 +15,7 @@ class LossMismatchError(ValueError):
 
 
 def check_heads(model: nn.Module) -> None:
-    """Every loss of a model must fit its head; for stock heads, which cannot check that on their own.
+    """Every loss of a model must fit its head, in stock heads too, which cannot check that on their own.
 
     Args:
         model: A detector.
@@ -24,8 +24,12 @@ def check_heads(model: nn.Module) -> None:
         LossMismatchError: The first mismatch found.
     """
     for module in model.modules():
-        check_regression_targets(module)
-        check_iou_is_handed_over(module)
+        check = getattr(module, 'check_losses', None)
+        if callable(check):  # one of this package's heads
+            check()
+        else:
+            check_regression_targets(module)
+            check_iou_is_handed_over(module)
 
 
 def check_regression_targets(head: Any) -> None:
@@ -45,7 +49,7 @@ def check_regression_targets(head: Any) -> None:
     if coder is None or not hasattr(head, 'reg_decoded_bbox'):
         raise LossMismatchError(
             f'{loss_name} takes encoded deltas, which {name} does not regress: keep the loss_bbox that belongs to '
-            f'{name}, or use a head on AnchorHead or BBoxHead'
+            f'{name}, or use a head on AnchorHead or BBoxHead (FoveaBox: IoUBalancedFoveaHead)'
         )
     if head.reg_decoded_bbox:
         raise LossMismatchError(
@@ -70,15 +74,16 @@ def check_iou_is_handed_over(head: Any) -> None:
     """A classification loss that needs the IoU must have a head that hands it over.
 
     Args:
-        head: Any module; passes unless its loss method is that of ``AnchorHead`` or ``BBoxHead``, which hand over the
-            labels alone. (GFL and its kin have their own, with labels and IoU.)
+        head: Any module; passes unless its loss method is that of ``AnchorHead``, ``FoveaHead`` or ``BBoxHead``, which
+            hand over the labels alone. (GFL and its kin have their own, with labels and IoU.)
 
     Raises:
         LossMismatchError: The loss would be called without the IoU.
     """
     loss = getattr(head, 'loss_cls', None)
-    methods = (getattr(type(head), 'loss_by_feat_single', None), getattr(type(head), 'loss', None))
-    if hasattr(loss, 'scope') and (methods[0] is AnchorHead.loss_by_feat_single or methods[1] is BBoxHead.loss):
+    methods = [getattr(type(head), name, None) for name in ('loss_by_feat_single', 'loss_by_feat', 'loss')]
+    labels_alone = (AnchorHead.loss_by_feat_single, FoveaHead.loss_by_feat, BBoxHead.loss)
+    if hasattr(loss, 'scope') and any(method in labels_alone for method in methods):
         raise LossMismatchError(
             f'{type(loss).__name__} needs the IoU of the regressed boxes, which {type(head).__name__} does not hand '
             'over: set the head to its IoU-balanced type (such as IoUBalancedRetinaHead), or keep the stock loss_cls'

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 from mmdet.models.losses import accuracy
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor
 
-from balanced_det.heads.checks import LossMismatchError, check_regression_targets
+from balanced_det.heads.base import MatchedLossMixin
+from balanced_det.heads.checks import LossMismatchError
 from balanced_det.matched import MatchedSamples
 
 
-class RoILossMixin:
+class RoILossMixin(MatchedLossMixin):
     """Makes a head on ``BBoxHead`` hand its matched RoIs to :meth:`loss_by_matched`.
 
     Mix in before the host: ``class MyHead(RoILossMixin, Shared2FCBBoxHead)``. Labels stay untouched, so the refinement
     between the stages of Cascade R-CNN is that of the stock head.
     """
 
-    loss_cls: Any  # the host's
+    SEAM: ClassVar = dict(loss=(BBoxHead,), loss_and_target=(BBoxHead,))
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        check_regression_targets(self)
-        self._check_classification()
-
-    def loss_by_matched(self, levels: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
-        """Losses of a batch.
-
-        Args:
-            levels: One set of samples with leading shape (1, RoIs of all images).
-            reduction_override: 'none', 'mean' or 'sum' in place of the losses' own.
-
-        Returns:
-            'loss_cls' and 'loss_bbox', scalars unless the reduction is 'none'.
-        """
-        raise NotImplementedError
-
-    def _check_classification(self) -> None:
+    def check_losses(self) -> None:
+        """``loss_cls`` must be a softmax loss over the batch, without an activation of its own."""
+        super().check_losses()
         name, loss = type(self).__name__, self.loss_cls
-        if getattr(loss, 'scope', 'batch') != 'batch':
+        if self.scope != 'batch':
             raise LossMismatchError(
                 f'{name}: loss_cls.scope={loss.scope!r} is for heads with one set of anchors for each image; RoIs are '
                 'sampled together: set loss_cls.scope="batch"'
@@ -85,7 +72,7 @@ class RoILossMixin:
             cls_avg_factor=max(float((label_weights > 0).sum()), 1.0),
             bbox_avg_factor=float(len(bbox_targets)),
         )
-        losses = self.loss_by_matched([samples.unsqueeze()], reduction_override)
+        losses = self.loss_by_matched([samples], reduction_override)
         return dict(losses, acc=accuracy(cls_score, labels))
 
 

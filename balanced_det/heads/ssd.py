@@ -1,0 +1,110 @@
+"""The seam of SSD: the samples of each image, hard negatives mined, and loss blocks that the stock head lacks."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.dense_heads import SSDHead
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from balanced_det.heads.anchor import AnchorLossMixin
+from balanced_det.heads.checks import LossMismatchError
+from balanced_det.matched import MatchedSamples, concatenate_samples
+
+
+class ConfigurableSSDHead(SSDHead):
+    """``SSDHead`` with its losses as blocks of the config, as mmdet's other heads have them.
+
+    The stock head computes fixed losses, takes no blocks, and cannot validate for want of a ``loss_cls``.
+
+    Args:
+        *args: As ``SSDHead``.
+        loss_cls: A softmax loss; None: cross-entropy, as the stock head.
+        loss_bbox: None: smooth L1 with ``train_cfg.smoothl1_beta``, as the stock head. A block has a beta of its own.
+        **kwargs: As ``SSDHead``.
+    """
+
+    def __init__(self, *args: Any, loss_cls: dict | None = None, loss_bbox: dict | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        beta = (self.train_cfg or {}).get('smoothl1_beta', 1.0)
+        self.loss_cls = MODELS.build(loss_cls or dict(type='CrossEntropyLoss', use_sigmoid=False))
+        self.loss_bbox = MODELS.build(loss_bbox or dict(type='SmoothL1Loss', beta=beta))
+
+
+class SSDLossMixin(AnchorLossMixin):
+    """Makes a :class:`ConfigurableSSDHead` hand its mined samples to :meth:`loss_by_matched`.
+
+    Those are the positives and, of each image, the ``train_cfg.neg_pos_ratio`` times as many negatives of the largest
+    cross-entropy: the ranking of the stock head, whatever ``loss_cls`` is. What a loss does to positives therefore
+    comes before the mining and does not change it.
+    """
+
+    SEAM: ClassVar = dict(loss_by_feat=(SSDHead,), loss_by_feat_single=(SSDHead,))
+
+    train_cfg: Any  # the host's
+
+    def check_losses(self) -> None:
+        """The losses must be softmax losses, over an image or the batch."""
+        name = type(self).__name__
+        if getattr(self.loss_cls, 'use_sigmoid', False):
+            raise LossMismatchError(
+                f'{name} scores the background as one more class, which a sigmoid loss would take for an object: set '
+                'loss_cls=dict(type="IoUBalancedCrossEntropyLoss", use_sigmoid=False, ...)'
+            )
+        if self.scope == 'level':
+            raise LossMismatchError(
+                f'{name}: loss_cls.scope="level" cannot be had, SSD mines the negatives of an image over all levels: '
+                'set loss_cls.scope to "batch" or "image"'
+            )
+        super().check_losses()
+
+    def loss_by_feat_single(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        anchor: Tensor,
+        labels: Tensor,
+        label_weights: Tensor,
+        bbox_targets: Tensor,
+        bbox_weights: Tensor,
+        avg_factor: float,
+    ) -> tuple[MatchedSamples, None]:
+        """Mined samples of one image; arguments as ``SSDHead.loss_by_feat_single``."""
+        samples = MatchedSamples(
+            cls_score=cls_score,
+            bbox_pred=bbox_pred,
+            priors=anchor,
+            labels=labels,
+            label_weights=label_weights,
+            bbox_targets=bbox_targets,
+            bbox_weights=bbox_weights,
+            cls_avg_factor=avg_factor,
+            bbox_avg_factor=avg_factor,
+        )
+        return mine_hard_negatives(samples, self.num_classes, self.train_cfg['neg_pos_ratio']), None
+
+    def group(self, collected: list[MatchedSamples]) -> list[MatchedSamples]:
+        """The images apart or together."""
+        return collected if self.scope == 'image' else [concatenate_samples(collected)]
+
+
+def mine_hard_negatives(samples: MatchedSamples, num_classes: int, ratio: float) -> MatchedSamples:
+    """Positives, and the negatives of the largest weighted cross-entropy (Liu et al. 2016, section 2.2).
+
+    Args:
+        samples: A flat set, with softmax scores whose last column is the background.
+        num_classes: Number of classes, the label of the background.
+        ratio: Negatives for each positive.
+
+    Returns:
+        The chosen samples, positives first.
+    """
+    positives = samples.positives(num_classes)
+    negatives = (samples.labels == num_classes).nonzero().squeeze(1)
+    with torch.no_grad():
+        loss = F.cross_entropy(samples.cls_score.float(), samples.labels, reduction='none') * samples.label_weights
+    hardest = loss[negatives].topk(min(int(ratio * len(positives)), len(negatives))).indices
+    return samples.select(torch.cat([positives, negatives[hardest]]))
