@@ -110,9 +110,11 @@ def decoded_iou(coder: BaseBBoxCoder, priors: Tensor, pred: Tensor, target: Tens
         decoded: The head's ``reg_decoded_bbox``.
 
     Returns:
-        Shape (n,), in [0, 1], without gradient. NaN where a row of ``pred`` or ``target`` is not finite.
+        Shape (n,), in [0, 1]. NaN where a row of ``pred`` or ``target`` is not finite.
+
+    *Gradient*: flows to ``pred``; call it under ``torch.no_grad()`` for a weight.
     """
-    with torch.no_grad(), torch.autocast(device_type=pred.device.type, enabled=False):
+    with torch.autocast(device_type=pred.device.type, enabled=False):
         priors, pred, target = (_at_least_float32(rows) for rows in (priors, pred, target))
         boxes = get_box_tensor(coder.decode(priors, pred))
         target_boxes = target if decoded else get_box_tensor(coder.decode(priors, target))

@@ -55,6 +55,10 @@ class MatchedSamples:
         """The samples at these indices of a flat set."""
         return self._map(lambda tensor: tensor[inds])
 
+    def float(self) -> MatchedSamples:
+        """Half precision as float32; other types stay."""
+        return self._map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> MatchedSamples:
         tensors: dict[str, Any] = {name: function(getattr(self, name)) for name in TENSORS}
         return replace(self, **tensors)

@@ -1,1 +1,17 @@
-"""HarmonicDet losses; empty until built."""
+"""HarmonicDet (Wang and Zhang, *Reconcile Prediction Consistency for Balanced Object Detection*).
+
+Importing the package registers its losses and heads in mmdet.
+"""
+
+import balanced_det  # checks the mmdet installation before anything else is imported from it
+from harmonic.heads import HarmonicRetinaHead, HarmonicShared2FCBBoxHead, HarmonicSSDHead
+from harmonic.losses import HarmonicDetLoss, HIoULoss
+
+__version__ = balanced_det.__version__
+__all__ = [
+    'HIoULoss',
+    'HarmonicDetLoss',
+    'HarmonicRetinaHead',
+    'HarmonicSSDHead',
+    'HarmonicShared2FCBBoxHead',
+]

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+SUM_TOLERANCE = 1e-2  # probabilities of half precision miss a sum of 1 by less
+
 
 def harmonic_loss(
     cls_loss: Tensor, loc_loss: Tensor, *, score: Tensor | None = None, detach_factors: bool = False
@@ -88,12 +90,19 @@ def entropy(prob: Tensor) -> Tensor:
     Returns:
         Shape (P,), nats, in [0, ln C].
 
+    Raises:
+        ValueError: A row is no distribution.
+
     *Gradient*: flows to ``prob``; it is infinite where a probability is 0.
 
     Example:
         >>> entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
         tensor([0.0000, 0.6931])
     """
+    sums = prob.sum(dim=-1)
+    if not torch.allclose(sums.float(), torch.ones_like(sums, dtype=torch.float32), rtol=0, atol=SUM_TOLERANCE):
+        off = sums[(sums - 1).abs().argmax()].item()
+        raise ValueError(f'each row of prob must be a distribution with the sum 1, got a sum of {off:.6g}')
     return torch.special.entr(prob).sum(dim=-1)
 
 

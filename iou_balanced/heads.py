@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmdet.models.dense_heads import FoveaHead, RetinaHead, RetinaSepBNHead, RPNHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
 from mmdet.registry import MODELS
@@ -47,7 +48,8 @@ class IoUBalancedLossMixin:
         target: Tensor | tuple[Tensor, Tensor] = samples.labels
         of_bbox: dict[str, Tensor] = {}
         if isinstance(self.loss_cls, IoUBalancedClassification) or isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):
-            iou = self.matched_iou(positives)
+            with torch.no_grad():
+                iou = self.matched_iou(positives)
             if isinstance(self.loss_cls, IoUBalancedClassification):
                 target = (samples.labels, iou.new_zeros(len(samples.labels)).index_put((inds,), iou))
             if isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):

@@ -48,7 +48,8 @@ class AnchorLossMixin(MatchedLossMixin):
         )
         name_cls, name_bbox = collected  # RPNHead calls them loss_rpn_cls, loss_rpn_bbox
         losses = self.loss_by_matched(self.group(collected[name_cls]))
-        return {name_cls: losses['loss_cls'], name_bbox: losses['loss_bbox'], 'gt_left_out': left_out}
+        named = {name_cls: losses.pop('loss_cls'), name_bbox: losses.pop('loss_bbox')}
+        return {**named, **losses, 'gt_left_out': left_out}
 
     def loss_by_feat_single(
         self,

@@ -73,7 +73,7 @@ class MatchedLossMixin:
         """IoU of the regressed boxes with their targets, of a flat set of positives.
 
         Returns:
-            Shape (n,), in [0, 1], NaN where a target or a prediction is not finite; a constant.
+            Shape (n,), in [0, 1], with its gradient; NaN where a target or a prediction is not finite.
         """
         return decoded_iou(
             self.bbox_coder, samples.priors, samples.bbox_pred, samples.bbox_targets, decoded=self.reg_decoded_bbox

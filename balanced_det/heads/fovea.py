@@ -52,13 +52,12 @@ class FoveaLossMixin(MatchedLossMixin):
         return dict(self.loss_by_matched(group_samples(levels, self.scope)), gt_left_out=left_out)
 
     def matched_iou(self, samples: MatchedSamples) -> Tensor:
-        """IoU of the regressed boxes with their targets, of a flat set of positives; shape (n,), a constant.
+        """IoU of the regressed boxes with their targets, of a flat set of positives; shape (n,).
 
         Predictions and targets are the logarithms of the four distances in units of one length for each level, which
         cancels. Boxes are not clipped to the image.
         """
-        with torch.no_grad():
-            return distance_iou(samples.bbox_pred.float().exp(), samples.bbox_targets.float().exp())
+        return distance_iou(samples.bbox_pred.float().exp(), samples.bbox_targets.float().exp())
 
     def regressed(self, samples: MatchedSamples) -> Tensor:
         """What ``loss_bbox`` compares with ``bbox_targets``: the logarithms of the distances."""

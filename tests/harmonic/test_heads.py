@@ -1,0 +1,271 @@
+"""Harmonic heads: with all parts off they are their parents, with all on they equal the naive loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from head_cases import (
+    BALANCED_L1,
+    BOXES,
+    LABELS,
+    NEUTRAL_FOCAL,
+    RCNN,
+    RCNN_STDS,
+    RETINA,
+    SSD,
+    SSD_STDS,
+    C,
+    assert_autocast_agrees,
+    assert_same,
+    build,
+    collect_groups,
+    dense_losses,
+    features,
+    instances,
+    metas,
+    roi_losses,
+    roi_targets,
+)
+from reference import boxes as reference_boxes
+from reference import harmonic as reference
+from reference import iou_balanced as stock_reference
+
+import harmonic  # noqa: F401  registers the heads
+from balanced_det.heads import check_heads
+
+OFF = dict(type='HarmonicDetLoss', harmonic=False, hiou=False, tc=False)
+ALL = dict(type='HarmonicDetLoss')
+
+
+def retina(**joint):
+    return build(RETINA, type='HarmonicRetinaHead', loss_joint=dict(ALL, **joint))
+
+
+def ssd(**joint):
+    return build(SSD, type='HarmonicSSDHead', loss_joint=dict(ALL, **joint))
+
+
+def rcnn(agnostic=False, **joint):
+    return build(RCNN, type='HarmonicShared2FCBBoxHead', reg_class_agnostic=agnostic, loss_joint=dict(ALL, **joint))
+
+
+def dense(head):
+    return dense_losses(head, instances())
+
+
+OFF_PARTS = {key: value for key, value in OFF.items() if key != 'type'}
+
+
+class TestAllPartsOff:
+    @pytest.mark.parametrize('gts', [instances(), instances([[], BOXES[1]], [[], LABELS[1]])], ids=['boxes', 'empty'])
+    @pytest.mark.parametrize(('head', 'stock'), [(retina, RETINA), (ssd, SSD)], ids=['RetinaHead', 'SSDHead'])
+    def test_dense_head_equals_its_parent(self, head, stock, gts):
+        head, stock = head(**OFF_PARTS), build(stock)
+        assert head.state_dict().keys() == stock.state_dict().keys()
+        assert_same(dense_losses(head, gts), dense_losses(stock, gts))
+
+    @pytest.mark.parametrize('with_positives', [True, False])
+    @pytest.mark.parametrize('agnostic', [True, False])
+    def test_roi_head_equals_its_parent(self, agnostic, with_positives):
+        head, stock = rcnn(agnostic, **OFF_PARTS), build(RCNN, reg_class_agnostic=agnostic)
+        assert head.state_dict().keys() == stock.state_dict().keys()
+        assert_same(roi_losses(head, with_positives), roi_losses(stock, with_positives))
+
+
+def naive_terms(ce, bbox_losses, ious, scores, probs, beta_c=None):
+    """Sums over positives of Eq. 12, with the paper's values: the part that Eq. 2 adds to the CE, L_loc, TC."""
+    loc = [bbox + 1.5 * reference.hiou(iou, 0.8) for bbox, iou in zip(bbox_losses, ious)]
+    if beta_c is None:
+        beta_c = [math.exp(-loss) for loss in ce]
+    added = sum(math.exp(-loss_loc) * loss for loss, loss_loc in zip(ce, loc))
+    loc_term = sum((1 + beta) * loss_loc for beta, loss_loc in zip(beta_c, loc))
+    tc = sum(reference.task_contrastive(*row, margin=0.2) for row in zip(scores, ious, probs))
+    return added, loc_term, tc
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def softmax(row):
+    top = max(row)
+    parts = [math.exp(x - top) for x in row]
+    return [part / sum(parts) for part in parts]
+
+
+@pytest.mark.parametrize('cls_factor', ['loss', 'score'])
+def test_retina_head_equals_naive_loops(cls_factor):
+    head = retina(cls_factor=cls_factor)
+    (samples,) = collect_groups(head, instances())
+    logits, labels = samples.cls_score.double().tolist(), samples.labels.tolist()
+    positives = samples.positives(C).tolist()
+    preds, targets = (rows[positives].double().tolist() for rows in (samples.bbox_pred, samples.bbox_targets))
+    ious = [reference_boxes.delta_iou(*row, (1.0,) * 4) for row in zip(preds, targets)]
+    ce = [stock_reference.focal_entry(logits[i][labels[i]], True) for i in positives]
+    bbox = [sum(stock_reference.smooth_l1(p - t, 0.111) for p, t in zip(*row)) for row in zip(preds, targets)]
+    scores = [sigmoid(logits[i][labels[i]]) for i in positives]
+    sigmoids = [[sigmoid(x) for x in logits[i]] for i in positives]
+    probs = [[p / sum(row) for p in row] for row in sigmoids]
+    added, loc, tc = naive_terms(ce, bbox, ious, scores, probs, scores if cls_factor == 'score' else None)
+    weights = samples.label_weights.tolist()
+    stock = sum(
+        weight * stock_reference.focal_entry(x, k == label)
+        for row, label, weight in zip(logits, labels, weights)
+        for k, x in enumerate(row)
+    )
+    losses, _ = dense(head)
+    assert len(positives) >= 5
+    assert losses['loss_cls'].item() == pytest.approx((stock + added) / samples.cls_avg_factor, rel=2e-5)
+    assert losses['loss_bbox'].item() == pytest.approx(loc / samples.bbox_avg_factor, rel=2e-5)
+    assert losses['loss_tc'].item() == pytest.approx(tc / samples.bbox_avg_factor, rel=2e-5)
+
+
+def test_ssd_head_equals_naive_loops():
+    head = ssd()
+    (samples,) = collect_groups(head, instances())
+    logits, labels = samples.cls_score.double().tolist(), samples.labels.tolist()
+    positives = samples.positives(C).tolist()
+    assert len(labels) == 4 * len(positives)  # mined 3 : 1
+    preds, targets = (rows[positives].double().tolist() for rows in (samples.bbox_pred, samples.bbox_targets))
+    ious = [reference_boxes.delta_iou(*row, SSD_STDS['target_stds']) for row in zip(preds, targets)]
+    losses = [stock_reference.softmax_loss(row, label) for row, label in zip(logits, labels)]
+    bbox = [sum(stock_reference.smooth_l1(p - t, 0.5) for p, t in zip(*row)) for row in zip(preds, targets)]
+    probs = [softmax(logits[i]) for i in positives]
+    scores = [row[labels[i]] for row, i in zip(probs, positives)]
+    added, loc, tc = naive_terms([losses[i] for i in positives], bbox, ious, scores, probs)
+    actual, _ = dense(head)
+    factor = samples.cls_avg_factor
+    assert actual['loss_cls'].item() == pytest.approx((sum(losses) + added) / factor, rel=2e-5)
+    assert actual['loss_bbox'].item() == pytest.approx(loc / factor, rel=2e-5)
+    assert actual['loss_tc'].item() == pytest.approx(tc / factor, rel=2e-5)
+
+
+@pytest.mark.parametrize('avg', ['head', 'positives'])
+@pytest.mark.parametrize('agnostic', [True, False])
+def test_roi_head_equals_naive_loops(agnostic, avg):
+    head = rcnn(agnostic, avg=avg)
+    torch.manual_seed(3)
+    cls_score, bbox_pred = head(torch.randn(7, 4, 2, 2))
+    rois, labels, label_weights, targets, weights = roi_targets(head)
+    logits, positives = cls_score.double().tolist(), [i for i in range(7) if labels[i] < C]
+    preds = [bbox_pred[i].view(-1, 4)[0 if agnostic else labels[i]].double().tolist() for i in positives]
+    own = targets[positives].double().tolist()
+    ious = [reference_boxes.delta_iou(*row, RCNN_STDS['target_stds']) for row in zip(preds, own)]
+    losses = [stock_reference.softmax_loss(row, label) for row, label in zip(logits, labels.tolist())]
+    bbox = [sum(stock_reference.smooth_l1(p - t, 1.0) for p, t in zip(*row)) for row in zip(preds, own)]
+    probs = [softmax(logits[i]) for i in positives]
+    scores = [row[labels[i]] for row, i in zip(probs, positives)]
+    added, loc, tc = naive_terms([losses[i] for i in positives], bbox, ious, scores, probs)
+    stock = sum(loss * weight for loss, weight in zip(losses, label_weights.tolist()))
+    # BBoxHead: the RoIs that count (6 of 7), and all RoIs; Eq. 13: the positives.
+    of_cls, of_bbox = (6, 7) if avg == 'head' else (4, 4)
+    actual = head.loss(cls_score, bbox_pred, rois, labels, label_weights, targets, weights)
+    assert actual['loss_cls'].item() == pytest.approx((stock + added) / of_cls, rel=1e-5)
+    assert actual['loss_bbox'].item() == pytest.approx(loc / of_bbox, rel=1e-5)
+    assert actual['loss_tc'].item() == pytest.approx(tc / of_bbox, rel=1e-5)
+
+
+def test_iou_terms_teach_the_boxes():
+    # With smooth L1 weighed down, what moves the boxes are HIoU and TC; by an independent finite difference.
+    head = retina(harmonic=False)
+    head.loss_bbox.loss_weight = 0.0
+    torch.manual_seed(2)
+    with torch.no_grad():
+        cls_scores, bbox_preds = (list(maps) for maps in head(features()))
+
+    def loss(preds):
+        losses = head.loss_by_feat(cls_scores, preds, instances(), metas(instances()))
+        return losses['loss_bbox'] + losses['loss_tc']
+
+    leaves = [pred.double().contiguous().requires_grad_() for pred in bbox_preds]
+    grads = torch.autograd.grad(loss(leaves), leaves)
+    level, at = max(
+        ((i, int(grad.abs().argmax())) for i, grad in enumerate(grads)), key=lambda place: grads[place[0]].abs().max()
+    )
+    step = torch.zeros_like(leaves[level]).view(-1)
+    step[at] = 1e-4
+    moved = [
+        [*leaves[:level], leaves[level].detach() + sign * step.view_as(leaves[level]), *leaves[level + 1 :]]
+        for sign in (1, -1)
+    ]
+    difference = (loss(moved[0]) - loss(moved[1])) / 2e-4
+    assert grads[level].flatten()[at].abs() > 1e-3
+    assert grads[level].flatten()[at].item() == pytest.approx(difference.item(), rel=1e-2)
+
+
+def test_detached_factors_change_gradients_and_no_value():
+    attached, detached = dense(retina()), dense(retina(detach_factors=True))
+    for key, value in attached[0].items():
+        torch.testing.assert_close(detached[0][key], value)
+    assert (attached[1][0] - detached[1][0]).norm() > 1e-3 * attached[1][0].norm()
+
+
+@pytest.mark.parametrize('head', [retina, ssd])
+def test_batch_without_boxes_hangs_on_the_graph(head):
+    head, empty = head(), instances([[], []], [[], []])
+    losses = head.loss_by_feat(*head(features()), empty, metas(empty))
+    assert (losses['loss_bbox'], losses['loss_tc']) == (0, 0)
+    (losses['loss_cls'] + losses['loss_bbox'] + losses['loss_tc']).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_samples_that_are_not_finite_are_left_out_and_counted():
+    def losses(num_rois):
+        head = rcnn()
+        torch.manual_seed(3)
+        cls_score, bbox_pred = (rows[:num_rois] for rows in head(torch.randn(7, 4, 2, 2)))
+        rois, labels, label_weights, targets, weights = (rows[:num_rois] for rows in roi_targets(head))
+        if num_rois == 7:
+            targets[5] = float('inf')  # a positive of a ground truth without width
+            label_weights[5] = 0.0
+        return head, head.loss(cls_score, bbox_pred, rois, labels, label_weights, targets, weights)
+
+    (head, with_it), (_, without) = losses(7), losses(5)
+    assert head.loss_joint.num_left_out == 1
+    for key, factors in (('loss_cls', (5, 5)), ('loss_bbox', (7, 5)), ('loss_tc', (7, 5))):
+        assert with_it[key].item() * factors[0] == pytest.approx(without[key].item() * factors[1], rel=1e-5)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(('head', 'losses'), [(retina, dense), (ssd, dense), (rcnn, roi_losses)])
+def test_autocast_agrees_with_float32(head, losses, dtype):
+    assert_autocast_agrees(head(), losses, dtype)
+
+
+def test_hard_examples_are_ranked_as_in_the_stock_head():
+    # OHEMSampler asks for the classification loss of each RoI, without predictions or targets of boxes.
+    feats = torch.randn(7, 4, 2, 2)
+    losses = []
+    for head in (rcnn(), build(RCNN)):
+        rois, labels = roi_targets(head)[:2]
+        losses.append(
+            head.loss(head(feats)[0], None, rois, labels, torch.ones(7), None, None, reduction_override='none')
+        )
+    torch.testing.assert_close(losses[0]['loss_cls'], losses[1]['loss_cls'])
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'changes', 'message'),
+    [
+        (RETINA, dict(type='HarmonicRetinaHead', loss_cls=NEUTRAL_FOCAL), 'in place of IoUBalancedFocalLoss'),
+        (
+            RETINA,
+            dict(type='HarmonicRetinaHead', loss_cls=dict(type='GHMC', use_sigmoid=True)),
+            'a value for each sample, CrossEntropyLoss or FocalLoss; got GHMC',
+        ),
+        (
+            RCNN,
+            dict(type='HarmonicShared2FCBBoxHead', loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True)),
+            'scores the background as one more class',
+        ),
+    ],
+)
+def test_blocks_that_do_not_fit(cfg, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(cfg, **changes)
+
+
+def test_balanced_localisation_loss_under_the_coupling_passes_the_checks():
+    check_heads(build(RETINA, type='HarmonicRetinaHead', loss_bbox=dict(BALANCED_L1, beta=0.111)))
