@@ -144,7 +144,7 @@ class HarmonicDetLoss(nn.Module):
         Returns:
             The terms; gradients flow to all arguments but ``prob``.
         """
-        loc_loss = bbox_loss + self.alpha * hiou_loss(iou, gamma=self.gamma) if self.hiou else bbox_loss
+        loc_loss = self.loc_loss(bbox_loss, iou)
         cls_term, loc_term = cls_loss, loc_loss
         if self.harmonic:
             beta_c = score if self.cls_factor == 'score' else None
@@ -153,6 +153,16 @@ class HarmonicDetLoss(nn.Module):
             return HarmonicTerms(cls_term, loc_term, torch.zeros_like(cls_loss))
         tc = task_contrastive_loss(score, iou, entropy(prob.detach()), margin=self.margin)
         return HarmonicTerms(cls_term, loc_term, tc)
+
+    def loc_loss(self, bbox_loss: Tensor, iou: Tensor) -> Tensor:
+        """Full localisation loss of each positive, Eq. 11; (P,), (P,) -> (P,)."""
+        return bbox_loss + self.alpha * hiou_loss(iou, gamma=self.gamma) if self.hiou else bbox_loss
+
+    @torch.no_grad()
+    def factors(self, cls_loss: Tensor, bbox_loss: Tensor, iou: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The factors :math:`\beta_r`, :math:`\beta_c` of Eq. 3, each (P,), to look at; arguments as ``forward``."""
+        beta_c = score if self.cls_factor == 'score' else torch.exp(-cls_loss)
+        return torch.exp(-self.loc_loss(bbox_loss, iou)), beta_c
 
 
 def class_probabilities(cls_score: Tensor, labels: Tensor, *, use_sigmoid: bool) -> tuple[Tensor, Tensor]:

@@ -117,6 +117,14 @@ class TestHarmonicDetLoss:
         torch.testing.assert_close(by_score, (1 + given['score']) * loc)
         torch.testing.assert_close(HarmonicDetLoss()(**given).loc, (1 + torch.tensor(-0.1, dtype=f64).exp()) * loc)
 
+    @pytest.mark.parametrize('cls_factor', ['loss', 'score'])
+    def test_factors_are_those_of_the_terms(self, cls_factor):
+        given, loss = positives(), HarmonicDetLoss(tc=False, cls_factor=cls_factor)
+        terms = loss(**given)
+        beta_r, beta_c = loss.factors(*(given[name] for name in ('cls_loss', 'bbox_loss', 'iou', 'score')))
+        torch.testing.assert_close(terms.cls, (1 + beta_r) * given['cls_loss'])
+        torch.testing.assert_close(terms.loc, (1 + beta_c) * loss.loc_loss(given['bbox_loss'], given['iou']))
+
     def test_gradcheck(self):
         given = {key: value.detach() for key, value in positives(4).items()}
         given['iou'] = torch.tensor([0.05, 0.35, 0.6, 0.95], dtype=f64)
