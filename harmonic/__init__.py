@@ -4,14 +4,28 @@ Importing the package registers its losses and heads in mmdet.
 """
 
 import balanced_det  # checks the mmdet installation before anything else is imported from it
-from harmonic.heads import HarmonicRetinaHead, HarmonicShared2FCBBoxHead, HarmonicSSDHead
+from harmonic.heads import (
+    HarmonicBBoxHead,
+    HarmonicConvFCBBoxHead,
+    HarmonicFoveaHead,
+    HarmonicRetinaHead,
+    HarmonicRetinaSepBNHead,
+    HarmonicShared2FCBBoxHead,
+    HarmonicShared4Conv1FCBBoxHead,
+    HarmonicSSDHead,
+)
 from harmonic.losses import HarmonicDetLoss, HIoULoss
 
 __version__ = balanced_det.__version__
 __all__ = [
     'HIoULoss',
+    'HarmonicBBoxHead',
+    'HarmonicConvFCBBoxHead',
     'HarmonicDetLoss',
+    'HarmonicFoveaHead',
     'HarmonicRetinaHead',
+    'HarmonicRetinaSepBNHead',
     'HarmonicSSDHead',
     'HarmonicShared2FCBBoxHead',
+    'HarmonicShared4Conv1FCBBoxHead',
 ]

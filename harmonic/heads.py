@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import RetinaHead
+from mmdet.models.dense_heads import FoveaHead, RetinaHead, RetinaSepBNHead
 from mmdet.models.losses import CrossEntropyLoss, FocalLoss
 from mmdet.models.losses.utils import weight_reduce_loss
-from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
 from balanced_det.boxes import finite_rows
-from balanced_det.heads import AnchorLossMixin, ConfigurableSSDHead, LossMismatchError, RoILossMixin, SSDLossMixin
+from balanced_det.heads import (
+    AnchorLossMixin,
+    ConfigurableSSDHead,
+    FoveaLossMixin,
+    LossMismatchError,
+    RoILossMixin,
+    SSDLossMixin,
+)
 from balanced_det.matched import MatchedSamples
 from harmonic.losses import HarmonicDetLoss, HarmonicTerms, class_probabilities
 
@@ -142,6 +149,11 @@ class HarmonicRetinaHead(HarmonicLossMixin, AnchorLossMixin, RetinaHead):
 
 
 @MODELS.register_module()
+class HarmonicRetinaSepBNHead(HarmonicLossMixin, AnchorLossMixin, RetinaSepBNHead):
+    """``RetinaSepBNHead`` (NAS-FPN, EfficientNet) with HarmonicDet."""
+
+
+@MODELS.register_module()
 class HarmonicSSDHead(HarmonicLossMixin, SSDLossMixin, ConfigurableSSDHead):
     """``SSDHead`` with HarmonicDet; its negatives are mined by the stock ranking.
 
@@ -150,5 +162,28 @@ class HarmonicSSDHead(HarmonicLossMixin, SSDLossMixin, ConfigurableSSDHead):
 
 
 @MODELS.register_module()
+class HarmonicFoveaHead(HarmonicLossMixin, FoveaLossMixin, FoveaHead):
+    """``FoveaHead`` with HarmonicDet: smooth L1 of the logarithms of its distances, IoU from the distances."""
+
+
+@MODELS.register_module()
+class HarmonicBBoxHead(HarmonicLossMixin, RoILossMixin, BBoxHead):
+    """``BBoxHead`` (C4 models) with HarmonicDet.
+
+    With class-specific and class-agnostic regression, as each of the heads below.
+    """
+
+
+@MODELS.register_module()
+class HarmonicConvFCBBoxHead(HarmonicLossMixin, RoILossMixin, ConvFCBBoxHead):
+    """``ConvFCBBoxHead`` with HarmonicDet."""
+
+
+@MODELS.register_module()
 class HarmonicShared2FCBBoxHead(HarmonicLossMixin, RoILossMixin, Shared2FCBBoxHead):
-    """``Shared2FCBBoxHead`` (Faster and Mask R-CNN) with HarmonicDet, with class-specific and -agnostic regression."""
+    """``Shared2FCBBoxHead`` (Faster, Mask and Cascade R-CNN) with HarmonicDet."""
+
+
+@MODELS.register_module()
+class HarmonicShared4Conv1FCBBoxHead(HarmonicLossMixin, RoILossMixin, Shared4Conv1FCBBoxHead):
+    """``Shared4Conv1FCBBoxHead`` with HarmonicDet."""

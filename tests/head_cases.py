@@ -108,6 +108,8 @@ FOVEA = dict(
     loss_cls=dict(type='FocalLoss', **FOVEA_FOCAL),
     loss_bbox=dict(type='SmoothL1Loss', beta=0.11),
 )
+# Towers of each level apart, as in NAS-FPN: another network, the same losses.
+SEP_BN = dict(RETINA, type='RetinaSepBNHead', num_ins=2, norm_cfg=dict(type='BN'))
 BOXES = [[[6.0, 8, 30, 27], [33, 20, 60, 62]], [[2.0, 2, 20, 40]]]
 LABELS = [[0, 2], [1]]
 
@@ -171,6 +173,14 @@ RCNN = dict(
     loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False),
     loss_bbox=dict(type='SmoothL1Loss', beta=1.0),
 )
+_ANY_RCNN = {key: value for key, value in RCNN.items() if key not in ('type', 'fc_out_channels')}
+OTHER_RCNN = {
+    'BBoxHead': dict(_ANY_RCNN, type='BBoxHead', with_avg_pool=True),
+    'ConvFCBBoxHead': dict(
+        _ANY_RCNN, type='ConvFCBBoxHead', fc_out_channels=8, num_shared_fcs=1, num_cls_fcs=1, num_reg_fcs=1
+    ),
+    'Shared4Conv1FCBBoxHead': dict(_ANY_RCNN, type='Shared4Conv1FCBBoxHead', fc_out_channels=8, conv_out_channels=8),
+}
 RCNN_STDS = dict(target_stds=(0.1, 0.1, 0.2, 0.2))
 
 

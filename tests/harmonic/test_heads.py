@@ -9,11 +9,14 @@ import torch
 from head_cases import (
     BALANCED_L1,
     BOXES,
+    FOVEA,
     LABELS,
     NEUTRAL_FOCAL,
+    OTHER_RCNN,
     RCNN,
     RCNN_STDS,
     RETINA,
+    SEP_BN,
     SSD,
     SSD_STDS,
     C,
@@ -60,9 +63,9 @@ OFF_PARTS = {key: value for key, value in OFF.items() if key != 'type'}
 
 class TestAllPartsOff:
     @pytest.mark.parametrize('gts', [instances(), instances([[], BOXES[1]], [[], LABELS[1]])], ids=['boxes', 'empty'])
-    @pytest.mark.parametrize(('head', 'stock'), [(retina, RETINA), (ssd, SSD)], ids=['RetinaHead', 'SSDHead'])
-    def test_dense_head_equals_its_parent(self, head, stock, gts):
-        head, stock = head(**OFF_PARTS), build(stock)
+    @pytest.mark.parametrize('stock', [RETINA, SEP_BN, SSD, FOVEA], ids=lambda stock: stock['type'])
+    def test_dense_head_equals_its_parent(self, stock, gts):
+        head, stock = build(stock, type=f'Harmonic{stock["type"]}', loss_joint=OFF), build(stock)
         assert head.state_dict().keys() == stock.state_dict().keys()
         assert_same(dense_losses(head, gts), dense_losses(stock, gts))
 
@@ -72,6 +75,12 @@ class TestAllPartsOff:
         head, stock = rcnn(agnostic, **OFF_PARTS), build(RCNN, reg_class_agnostic=agnostic)
         assert head.state_dict().keys() == stock.state_dict().keys()
         assert_same(roi_losses(head, with_positives), roi_losses(stock, with_positives))
+
+    @pytest.mark.parametrize('kind', OTHER_RCNN)
+    def test_roi_head_of_another_shape_equals_its_parent(self, kind):
+        stock, head = build(OTHER_RCNN[kind]), build(OTHER_RCNN[kind], type=f'Harmonic{kind}', loss_joint=OFF)
+        assert head.state_dict().keys() == stock.state_dict().keys()
+        assert_same(roi_losses(head), roi_losses(stock))
 
 
 def naive_terms(ce, bbox_losses, ious, scores, probs, beta_c=None):

@@ -12,6 +12,7 @@ from head_cases import (
     NEUTRAL_FOCAL,
     RETINA,
     RPN,
+    SEP_BN,
     C,
     assert_autocast_agrees,
     assert_same,
@@ -203,12 +204,8 @@ class TestRPNHead:
 
 
 def test_neutral_retina_sep_bn_head_equals_its_parent():
-    # Towers of each level apart, as in NAS-FPN: another network, the same losses.
-    sep_bn = {key: value for key, value in RETINA.items() if key != 'type'}
-    sep_bn.update(num_ins=2, norm_cfg=dict(type='BN'))
-    stock = build(dict(sep_bn, type='RetinaSepBNHead'))
     neutral = dict(loss_cls=NEUTRAL_FOCAL, loss_bbox=dict(BALANCED_L1, beta=0.111, lambda_=0.0))
-    head = build(dict(sep_bn, type='IoUBalancedRetinaSepBNHead', **neutral))
+    stock, head = build(SEP_BN), build(SEP_BN, type='IoUBalancedRetinaSepBNHead', **neutral)
     assert head.state_dict().keys() == stock.state_dict().keys()
     assert_same(dense_losses(head, instances()), dense_losses(stock, instances()))
 

@@ -8,6 +8,7 @@ from head_cases import (
     BALANCED_L1,
     IMAGE,
     NEUTRAL_CE,
+    OTHER_RCNN,
     RCNN,
     RCNN_STDS,
     C,
@@ -91,17 +92,10 @@ class TestShared2FCBBoxHead:
         torch.testing.assert_close(*acc)
 
 
-@pytest.mark.parametrize('kind', ['BBoxHead', 'ConvFCBBoxHead', 'Shared4Conv1FCBBoxHead'])
+@pytest.mark.parametrize('kind', OTHER_RCNN)
 def test_neutral_heads_of_other_shapes_equal_their_parents(kind):
-    shape = {
-        'BBoxHead': dict(with_avg_pool=True),
-        'ConvFCBBoxHead': dict(fc_out_channels=8, num_shared_fcs=1, num_cls_fcs=1, num_reg_fcs=1),
-        'Shared4Conv1FCBBoxHead': dict(fc_out_channels=8, conv_out_channels=8),
-    }[kind]
-    shared = {key: value for key, value in RCNN.items() if key not in ('type', 'fc_out_channels')}
     neutral = dict(loss_cls=NEUTRAL_CE, loss_bbox=dict(BALANCED_L1, lambda_=0.0, **RCNN_STDS))
-    stock = build(dict(shared, **shape), type=kind)
-    head = build(dict(shared, **shape), type=f'IoUBalanced{kind}', **neutral)
+    stock, head = build(OTHER_RCNN[kind]), build(OTHER_RCNN[kind], type=f'IoUBalanced{kind}', **neutral)
     assert head.state_dict().keys() == stock.state_dict().keys()
     assert_same(roi_losses(head), roi_losses(stock))
 
