@@ -9,16 +9,18 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from pycocotools.coco import COCO
 
 from balanced_det.analysis.comparison import CORRELATION
-from balanced_det.evaluation import MatchedDetections, score_iou_correlation
+from balanced_det.evaluation import MatchedDetections, consistency, consistency_curves, score_iou_correlation
 
 COLOURS = {'baseline': '#1f77b4', 'iou-balanced': '#d95f02', 'harmonic': '#1b9e77'}
 GROUND_TRUTH = '#ffffff'
-IOU_BINS = np.linspace(0.5, 1.0, 11)
+HALF_BIN = 0.025
+DENSITY_BINS = 50
 
 
 def score_iou_figure(matched: Mapping[str, MatchedDetections], subject: str) -> Figure:
@@ -51,10 +53,75 @@ def score_iou_figure(matched: Mapping[str, MatchedDetections], subject: str) -> 
 
 def mean_score_by_iou(detections: MatchedDetections) -> tuple[np.ndarray, np.ndarray]:
     """Centres of the IoU bins from 0.5 to 1 that hold a detection, and the mean score in each."""
-    bins = np.clip(np.digitize(detections.iou, IOU_BINS), 0, len(IOU_BINS) - 1)
-    filled = [b for b in range(1, len(IOU_BINS)) if (bins == b).any()]
-    centres = (IOU_BINS[:-1] + IOU_BINS[1:]) / 2
-    return centres[[b - 1 for b in filled]], np.array([detections.score[bins == b].mean() for b in filled])
+    curves = consistency_curves(detections)
+    filled = curves.detections > 0
+    return curves.iou[filled] + HALF_BIN, curves.mean_score[filled]
+
+
+def consistency_figure(
+    matched: Mapping[str, MatchedDetections],
+    subject: str,
+    *,
+    min_score: float = 0.0,
+    high_score: float = 0.5,
+    high_iou: float = 0.5,
+) -> Figure:
+    """The two curves of paper A's Figure 3, all methods in each; below, as paper B's Figure 5, a panel for each method.
+
+    A panel counts the detections in squares of score and IoU, on one logarithmic scale. Its red corner holds those with
+    a high score and a high IoU.
+
+    Args:
+        matched: Method -> its detections.
+        subject: What was detected, for the title.
+        min_score: Detections below are not counted.
+        high_score: Lower side of the corner.
+        high_iou: Left side of the corner.
+
+    Returns:
+        The figure.
+    """
+    counted = {
+        method: MatchedDetections(found.score[found.score >= min_score], found.iou[found.score >= min_score])
+        for method, found in matched.items()
+    }
+    figure = _figure(max(9.5, 4.4 * len(matched) + 0.8), 8.6)
+    upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    _draw_curves(upper, counted)
+    _draw_densities(lower, counted, high_score, high_iou)
+    figure.suptitle(subject, fontsize=10)
+    return figure
+
+
+def _draw_curves(figure: SubFigure, matched: Mapping[str, MatchedDetections]) -> None:
+    left, right = figure.subplots(1, 2)
+    for index, (method, detections) in enumerate(matched.items()):
+        curves, colour = consistency_curves(detections), COLOURS.get(method, f'C{index}')
+        left.plot(curves.iou + HALF_BIN, curves.mean_score, marker='o', markersize=4, color=colour, label=method)
+        right.plot(curves.iou, 100 * curves.share_above, marker='o', markersize=4, color=colour, label=method)
+    left.set(xlim=(0.5, 1), ylim=(0, 1), xlabel='IoU, bins of 0.05', ylabel='mean score of the detections in the bin')
+    right.set(xlim=(0.5, 1), xlabel='IoU threshold', ylabel='detections with at least this IoU [%]')
+    right.set_ylim(bottom=0)
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+
+
+def _draw_densities(
+    figure: SubFigure, matched: Mapping[str, MatchedDetections], high_score: float, high_iou: float
+) -> None:
+    axes = figure.subplots(1, len(matched), sharex=True, sharey=True, squeeze=False)[0]
+    edges = np.linspace(0, 1, DENSITY_BINS + 1)
+    counts = [np.histogram2d(found.score, found.iou, bins=(edges, edges))[0] for found in matched.values()]
+    scale = LogNorm(1, max(2.0, *(count.max() for count in counts)))
+    for ax, (method, detections), count in zip(axes, matched.items(), counts):
+        mesh = ax.pcolormesh(edges, edges, np.ma.masked_equal(count, 0), norm=scale, cmap='viridis')
+        ax.plot([high_iou, high_iou, 1], [1, high_score, high_score], color='red', linewidth=1.5)
+        share = consistency(detections, high_score=high_score, high_iou=high_iou).both_high
+        ax.set_title(f'{method}\n{share:.1%} of {len(detections.score)} in the corner', fontsize=10)
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='IoU with the best ground-truth box')
+    axes[0].set_ylabel('classification score')
+    figure.colorbar(mesh, ax=axes, label='detections')
 
 
 def boxes_figure(

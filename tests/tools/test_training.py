@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from balanced_det.datasets import make_digit_scenes
 
@@ -45,24 +46,52 @@ def tool(name, *arguments, data, iters=6, interval=3):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize('arm', ['', 'iou-balanced_'], ids=['baseline', 'iou-balanced'])
+@pytest.mark.parametrize('arm', ['', 'iou-balanced_', 'harmonic_'], ids=['baseline', 'iou-balanced', 'harmonic'])
 def test_train_resume_and_test(digits, tmp_path, arm):
     config = DEMO / f'retinanet_r18_fpn_{arm}digit-scenes.py'
     code, log = tool('train.py', config, '--work-dir', tmp_path, data=digits, iters=3)
     assert code == 0, log
     assert 'train.json: 16 images, 0 without boxes' in log
-    losses = [float(value) for value in re.findall(r'loss_bbox: (\S+)', log)]
+    losses = [float(value) for value in re.findall(r'loss_bbox: (\d\S*)', log)]
     assert len(losses) == 3
     assert all(0 < value < 100 for value in losses)
     assert 'coco/bbox_mAP_90:' in log
+    calibrated = re.findall(r'w_loc (\S+) = .* loss_weight \S+ -> (\S+)', log)
+    assert len(calibrated) == (arm == 'iou-balanced_')
 
     code, log = tool('train.py', config, '--work-dir', tmp_path, '--resume', data=digits, iters=6)
     assert code == 0, log
+    assert re.findall(r'w_loc (\S+) = .*from the checkpoint.* loss_weight \S+ -> (\S+)', log) == calibrated
     assert re.findall(r'Iter\(train\)\s*\[\s*(\d+)/6\]', log) == ['4', '5', '6']
 
     code, log = tool('test.py', config, tmp_path / 'iter_6.pth', '--work-dir', tmp_path, data=digits)
     assert code == 0, log
     assert 'coco/bbox_mAP_90:' in log or 'testing results of the whole dataset is empty' in log
+
+
+def test_frozen_stages_and_gradient_accumulation(digits, tmp_path):
+    config = tmp_path / 'options.py'
+    config.write_text(
+        f'_base_ = {str(DEMO / "retinanet_r18_fpn_iou-balanced_digit-scenes.py")!r}\n'
+        'model = dict(backbone=dict(frozen_stages=1))\n'
+        'optim_wrapper = dict(accumulative_counts=2)\n'
+        'default_hooks = dict(checkpoint=dict(max_keep_ckpts=-1))\n'
+    )
+    code, log = tool('train.py', config, '--work-dir', tmp_path, data=digits, iters=3, interval=1)
+    assert code == 0, log
+    first, second, third = (
+        torch.load(tmp_path / f'iter_{i}.pth', map_location='cpu', weights_only=False)['state_dict'] for i in (1, 2, 3)
+    )
+    # Steps after the second iteration and, as mmengine does at the end, after the third.
+    moved = {
+        name: not torch.equal(first[name], second[name])
+        for name in first
+        if name.endswith('conv1.weight') or name.startswith('bbox_head')
+    }
+    frozen = [name for name in moved if name.startswith(('backbone.conv1', 'backbone.layer1'))]
+    assert len(frozen) == 3
+    assert [name for name in moved if not moved[name]] == frozen
+    assert any(not torch.equal(second[name], third[name]) for name in moved)
 
 
 def test_wrong_data_root_stops_before_the_training(tmp_path):
