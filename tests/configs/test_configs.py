@@ -26,8 +26,13 @@ def load(path):
 def depth(path):
     """Inheritance steps to the farthest file of this folder."""
     bases = next(
-        (ast.literal_eval(node.value) for node in ast.parse(path.read_text()).body
-         if isinstance(node, ast.Assign) and node.targets[0].id == '_base_'), [])
+        (
+            ast.literal_eval(node.value)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Assign) and node.targets[0].id == '_base_'
+        ),
+        [],
+    )
     bases = [bases] if isinstance(bases, str) else bases
     return 1 + max((depth(Path(os.path.normpath(path.parent / base))) for base in bases if '::' not in base), default=0)
 
@@ -47,22 +52,35 @@ class TestLeaf:
     def test_name_says_what_it_holds(self, path):
         cfg = load(path)
         words = path.stem.split('_')
-        name = {'faster-rcnn': 'FasterRCNN', 'retinanet': 'RetinaNet'}[words[0]]
-        assert cfg.model.type == name
-        assert f'r{cfg.model.backbone.depth}' == words[1]
+        if words[0].startswith('ssd'):
+            assert cfg.model.type == 'SingleStageDetector'
+            assert f'ssd{cfg.model.bbox_head.anchor_generator.input_size}' == words[0]
+            resize = [step.scale for key, step in walk(cfg.train_dataloader, '') if step.get('type') == 'Resize']
+            assert resize == [(int(words[0][3:]),) * 2]
+        else:
+            names = {'faster-rcnn': 'FasterRCNN', 'fovea': 'FOVEA', 'mask-rcnn': 'MaskRCNN', 'retinanet': 'RetinaNet'}
+            assert cfg.model.type == names[words[0]]
+            assert f'r{cfg.model.backbone.depth}' == words[1]
         head = cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head
-        assert ('iou-balanced' in path.stem) == head.type.startswith('IoUBalanced')
-        assert ('iou-balanced' in path.stem) == head.loss_cls.type.startswith('IoUBalanced')
-        assert ('iou-balanced' in path.stem) == head.loss_bbox.type.startswith('IoUBalanced')
+        of_method = {'iou-balanced': 'IoUBalanced', 'harmonic': 'Harmonic'}
+        for word, prefix in of_method.items():
+            assert (word in path.stem) == head.type.startswith(prefix)
+            assert word not in path.stem or word.replace('-', '_') in str(path.parent) or 'demo' in str(path.parent)
+        if 'loss_cls' in head:
+            assert ('iou-balanced' in path.stem) == head.loss_cls.type.startswith('IoUBalanced')
+            assert ('iou-balanced' in path.stem) == head.loss_bbox.type.startswith('IoUBalanced')
+        assert ('harmonic' in path.stem) == ('loss_joint' in head)
         if '1x' in path.stem:
             assert cfg.train_cfg.max_epochs == 12
+        if '4xb4' in path.stem:
+            assert cfg.train_dataloader.batch_size == 4
         assert words[-1].replace('-', '_') in cfg.data_root
 
     def test_conventions(self, path):
         assert depth(path) <= 3
         assert ast.get_docstring(ast.parse(path.read_text()))
         cfg = load(path)
-        assert cfg.custom_imports.imports == ['iou_balanced']
+        assert cfg.custom_imports.imports == ['iou_balanced', 'harmonic']
         assert Config.fromstring(cfg.pretty_text, '.py').model == cfg.model  # survives a dump
 
 
@@ -78,12 +96,23 @@ def test_one_file_has_custom_imports():
 
 
 def test_the_demo_arms_differ_in_the_losses_alone():
-    stock, balanced = (
-        load(CONFIGS / 'demo' / f'retinanet_r18_fpn_{arm}digit-scenes.py') for arm in ('', 'iou-balanced_'))
-    for block in ('type', 'loss_cls', 'loss_bbox'):
+    stock, balanced, harmonic = (
+        load(CONFIGS / 'demo' / f'retinanet_r18_fpn_{arm}digit-scenes.py') for arm in ('', 'iou-balanced_', 'harmonic_')
+    )
+    assert harmonic.model.bbox_head.pop('loss_joint').type == 'HarmonicDetLoss'
+    assert {cfg.model.bbox_head.pop('type') for cfg in (stock, balanced, harmonic)} == {
+        'RetinaHead',
+        'IoUBalancedRetinaHead',
+        'HarmonicRetinaHead',
+    }
+    assert harmonic.model == stock.model
+    for block in ('loss_cls', 'loss_bbox'):
         assert stock.model.bbox_head.pop(block) != balanced.model.bbox_head.pop(block)
-    for key in stock.keys():
-        assert stock[key] == balanced[key]
+        harmonic.model.bbox_head.pop(block)
+    assert balanced.pop('custom_hooks') == [*stock.custom_hooks, dict(type='LocWeightCalibrationHook')]
+    assert stock.pop('custom_hooks') == harmonic.pop('custom_hooks')
+    for key in stock:
+        assert stock[key] == balanced[key] == harmonic[key]
 
 
 def test_losses_hold_the_papers_values():
@@ -93,9 +122,13 @@ def test_losses_hold_the_papers_values():
     assert (head.loss_bbox.lambda_, head.loss_bbox.beta, head.loss_bbox.loss_weight) == (1.5, 0.111, 3.049)
 
 
-@pytest.mark.parametrize(('variable', 'config'), [
-    ('BCCD_ROOT', 'bccd/retinanet_r18_fpn_iou-balanced-1x_bccd.py'),
-    ('COCO_TINY_ROOT', 'coco_tiny/faster-rcnn_r50_fpn_iou-balanced-1x_coco-tiny.py')])
+@pytest.mark.parametrize(
+    ('variable', 'config'),
+    [
+        ('BCCD_ROOT', 'bccd/retinanet_r18_fpn_iou-balanced-1x_bccd.py'),
+        ('COCO_TINY_ROOT', 'coco_tiny/faster-rcnn_r50_fpn_iou-balanced-1x_coco-tiny.py'),
+    ],
+)
 def test_the_environment_names_the_data(monkeypatch, variable, config):
     monkeypatch.setenv(variable, '/somewhere/')
     cfg = load(CONFIGS / 'iou_balanced' / config)

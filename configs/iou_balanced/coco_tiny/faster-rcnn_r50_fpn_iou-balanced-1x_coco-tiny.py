@@ -16,4 +16,5 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=0.0025))  # mmdet's 0.02 is for 16 images an iteration, this is for 2
 _base_.param_scheduler[0].end = 50  # mmdet's 500 iterations of warm-up would be most of this training
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3), logger=dict(interval=10))
+custom_hooks = [*_base_.custom_hooks, dict(type='LocWeightCalibrationHook')]  # w_loc of this set, not COCO's
 auto_scale_lr = dict(base_batch_size=2)
