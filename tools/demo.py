@@ -26,7 +26,10 @@ from balanced_det.datasets import make_digit_scenes
 CONFIGS = {
     'baseline': 'retinanet_r18_fpn_digit-scenes.py',
     'iou-balanced': 'retinanet_r18_fpn_iou-balanced_digit-scenes.py',
+    'harmonic': 'retinanet_r18_fpn_harmonic_digit-scenes.py',
+    'harmonic-detached': 'retinanet_r18_fpn_harmonic-detached_digit-scenes.py',
 }
+DEFAULT_METHODS = ('baseline', 'iou-balanced', 'harmonic')
 ITERATIONS, QUICK_ITERATIONS = 1500, 750
 SUBJECT = 'Digit scenes: a made set of real digits on real photographs'
 NUM_PICTURED = 2
@@ -44,8 +47,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--methods',
-        default=','.join(CONFIGS),
-        help='comma separated; the others are compared with the first (default: %(default)s)',
+        default=','.join(DEFAULT_METHODS),
+        help=f'comma separated, of {", ".join(CONFIGS)}; the others are compared with the first (default: %(default)s)',
     )
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'digit_scenes', help='default: %(default)s')
     parser.add_argument('--out', type=Path, help='folder of the results (default: work_dirs/demo, or demo-quick)')
