@@ -1,4 +1,4 @@
-"""The mathematics of *HarmonicDet* (Wang et al.): per-sample losses of positives, no reduction.
+"""The mathematics of *HarmonicDet* (Wang and Zhang): per-sample losses of positives, no reduction.
 
 Equation numbers are those of the paper. P is the number of positive samples.
 """

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from balanced_det.analysis.comparison import CORRELATION
 from balanced_det.evaluation import MatchedDetections, consistency, consistency_curves, score_iou_correlation
 
-COLOURS = {'baseline': '#1f77b4', 'iou-balanced': '#d95f02', 'harmonic': '#1b9e77'}
+COLOURS = {'baseline': '#1f77b4', 'iou-balanced': '#d95f02', 'harmonic': '#1b9e77', 'harmonic-detached': '#e7298a'}
 GROUND_TRUTH = '#ffffff'
 HALF_BIN = 0.025
 DENSITY_BINS = 50
