@@ -44,7 +44,7 @@ class CalibrationError(ValueError):
 
 
 def calibratable_losses(model: nn.Module) -> dict[str, Any]:
-    """The localisation losses of a model that have a w_loc, by module name.
+    """The localisation losses of a model that have a w_loc, by module name; not those of a frozen head, as a teacher's.
 
     Args:
         model: A detector, not wrapped for several GPUs.
@@ -58,18 +58,24 @@ def calibratable_losses(model: nn.Module) -> dict[str, Any]:
     losses: dict[str, Any] = {
         name: module for name, module in model.named_modules() if hasattr(module, 'weighted_sums')
     }
-    found = {name: loss for name, loss in losses.items() if not loss.normalize}
+    found = {name: loss for name, loss in losses.items() if not loss.normalize and not _is_frozen(model, name)}
     if found:
         return found
     if losses:
         raise CalibrationError(
             f'{", ".join(losses)}: with normalize=True a loss keeps its sum by itself in every iteration and has no '
-            'w_loc; set normalize=False, or do without the calibration'
+            'w_loc, and a frozen head does not train; set normalize=False, or do without the calibration'
         )
     raise CalibrationError(
         'none of the losses of this model has a lambda, so there is no w_loc to calibrate: set loss_bbox to an '
         "IoU-balanced loss, such as dict(type='IoUBalancedSmoothL1Loss', lambda_=1.5, ...)"
     )
+
+
+def _is_frozen(model: nn.Module, loss_name: str) -> bool:
+    """Whether no parameter of the head that a loss belongs to is trained."""
+    parameters = list(model.get_submodule(loss_name.rpartition('.')[0]).parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 @contextmanager

@@ -109,10 +109,11 @@ class HarmonicLossMixin:
         return losses
 
     def _terms(self, samples: MatchedSamples) -> tuple[Tensor, Tensor, HarmonicTerms]:
-        """Indices of the positives that have a finite target, their classification loss, and the coupled terms."""
+        """Indices of the positives that are finite, their classification loss, and the coupled terms."""
         inds = samples.positives(self.num_classes)
         counts = (samples.bbox_weights[inds] > 0).any(dim=1)
         finite = finite_rows(samples.bbox_pred[inds].detach(), samples.bbox_targets[inds])
+        finite &= finite_rows(samples.cls_score[inds].detach())
         self.loss_joint.num_left_out = self.loss_joint.num_left_out + (counts & ~finite).sum()
         inds = inds[counts & finite]
         positives = samples.select(inds).float()
@@ -123,15 +124,22 @@ class HarmonicLossMixin:
             cls_loss = self.loss_cls(positives.cls_score, positives.labels, reduction_override='none')
             if cls_loss.ndim == 2:  # sigmoid: one value for each class
                 cls_loss = cls_loss.gather(1, positives.labels[:, None]).squeeze(1)
+            iou = self.matched_iou(positives)
+            # A balanced loss_bbox cannot know it from what a FoveaBox regresses.
+            of_bbox = dict(iou=iou.detach()) if hasattr(self.loss_bbox, 'target_stds') else {}
             bbox_loss = self.loss_bbox(
-                self.regressed(positives), positives.bbox_targets, positives.bbox_weights, reduction_override='none'
+                self.regressed(positives),
+                positives.bbox_targets,
+                positives.bbox_weights,
+                reduction_override='none',
+                **of_bbox,
             )
             if bbox_loss.ndim == 2:  # IoU losses have one value for each box, the others for each coordinate
                 bbox_loss = bbox_loss.sum(dim=1)
             score, prob = class_probabilities(
                 positives.cls_score, positives.labels, use_sigmoid=self.loss_cls.use_sigmoid
             )
-            terms = self.loss_joint(cls_loss, bbox_loss, self.matched_iou(positives), score, prob)
+            terms = self.loss_joint(cls_loss, bbox_loss, iou, score, prob)
         return inds, cls_loss, terms
 
 

@@ -29,6 +29,8 @@ class HIoULoss(nn.Module):
         loss_weight: Factor of the loss.
     """
 
+    takes_boxes = True  # for the check that a head hands over decoded boxes
+
     def __init__(self, gamma: float = 0.8, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
         self.gamma = _gamma(gamma)

@@ -15,7 +15,7 @@ from mmdet.utils import reduce_mean
 from torch import Tensor
 
 from balanced_det.boxes import UNIT_STDS, delta_iou, finite_rows
-from iou_balanced.functional import iou_balanced_weight, iou_normalized_weight, iou_power_weight
+from iou_balanced.functional import Reduce, iou_balanced_weight, iou_normalized_weight, iou_power_weight
 
 SCOPES = ('batch', 'level', 'image')
 
@@ -83,7 +83,9 @@ class IoUBalancedClassification:
             stock = super().forward(  # type: ignore[misc]
                 cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
             )
-            added, inds = self._added_loss(cls_score, labels, iou, weight)
+            # An override of 'none' ranks hard examples, which not every GPU does: it must not wait for the others.
+            sync = self.sync and reduction_override != 'none'
+            added, inds = self._added_loss(cls_score, labels, iou, weight, reduce_mean if sync else None)
             added = added.to(stock.dtype)  # mmdet's binary cross-entropy of float64 logits is float32
         if reduction == 'none':
             entry = (inds, labels[inds]) if stock.ndim == 2 else (inds,)
@@ -93,7 +95,7 @@ class IoUBalancedClassification:
         return stock + weight_reduce_loss(added, reduction=reduction, avg_factor=avg_factor)
 
     def _added_loss(
-        self, cls_score: Tensor, labels: Tensor, iou: Tensor, weight: Tensor | None
+        self, cls_score: Tensor, labels: Tensor, iou: Tensor, weight: Tensor | None, reduce: Reduce
     ) -> tuple[Tensor, Tensor]:
         """What the balance adds at each positive, weighted by ``loss_weight`` and ``weight``, and their indices."""
         num_classes = cls_score.size(1) - (0 if self.use_sigmoid else 1)
@@ -101,9 +103,7 @@ class IoUBalancedClassification:
         loss = self.positive_loss(cls_score[inds], labels[inds])
         if weight is not None:
             loss = loss * weight[inds]
-        balance = iou_balanced_weight(
-            iou[inds].to(loss.dtype), loss, eta=self.eta, reduce=reduce_mean if self.sync else None
-        )
+        balance = iou_balanced_weight(iou[inds].to(loss.dtype), loss, eta=self.eta, reduce=reduce)
         return self.loss_weight * (balance - 1) * loss, inds
 
     def _split(self, cls_score: Tensor, target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=1,
         metavar='N',
-        help='train N pairs and print the mean and standard error of the paired differences (default: %(default)s)',
+        help='train each method N times: mean and standard error of the paired differences (default: %(default)s)',
     )
     parser.add_argument(
         '--methods',
@@ -177,7 +177,7 @@ def main() -> None:
         sys.exit(f'\nerror: {error}')
     print(f'\n{caption(args)}\n\n{text}\n')
     if args.seeds == 1:
-        print('One pair tells little: differences of about 1 AP are within the noise of a seed; --seeds 4 measures it.')
+        print('One seed tells little: differences of about 1 AP are within the noise of a seed; --seeds 4 measures it.')
     print(f'Pictures: {args.out}/boxes.png and {args.out}/score_iou.png; table: {args.out}/table.txt')
     print(f'Took {(time.monotonic() - began) / 60:.1f} min on {os.cpu_count()} cores.')
 

@@ -9,12 +9,12 @@ usage() {
     cat <<'END'
 Usage: bash tools/demo.sh [--line onedl|openmmlab] [--here] [demo arguments ...]
 
-Sets the environment up (see tools/setup_env.sh -h), then trains a small RetinaNet with mmdet's losses and with
-IoU-balanced losses on a set it makes itself, prints one table and writes two pictures to work_dirs/demo.
+Sets the environment up (see tools/setup_env.sh -h), then trains a small RetinaNet with mmdet's losses, with IoU-balanced
+losses and with HarmonicDet on a set it makes itself, prints one table and writes two pictures to work_dirs/demo.
 
   --quick            half the iterations
-  --seeds N          N pairs of trainings: mean and standard error of the differences
-  --methods LIST     baseline,iou-balanced
+  --seeds N          train each method N times: mean and standard error of the differences
+  --methods LIST     of baseline,iou-balanced,harmonic,harmonic-detached; default: the first three
   --line, --here     as in tools/setup_env.sh
   -h, --help         this text
 

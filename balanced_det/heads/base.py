@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from balanced_det.boxes import decoded_iou, visible_boxes
-from balanced_det.heads.checks import check_regression_targets
+from balanced_det.heads.checks import check_decoded_boxes, check_regression_targets
 from balanced_det.matched import MatchedSamples
 
 
@@ -55,6 +55,7 @@ class MatchedLossMixin:
         Raises:
             LossMismatchError: With the config key and the remedy.
         """
+        check_decoded_boxes(self)
         check_regression_targets(self)
 
     def loss_by_matched(self, groups: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:

@@ -28,8 +28,26 @@ def check_heads(model: nn.Module) -> None:
         if callable(check):  # one of this package's heads
             check()
         else:
+            check_decoded_boxes(module)
             check_regression_targets(module)
             check_iou_is_handed_over(module)
+
+
+def check_decoded_boxes(head: Any) -> None:
+    """A loss of decoded boxes must get boxes.
+
+    Args:
+        head: Any module; passes if its ``loss_bbox`` does not say that it ``takes_boxes``.
+
+    Raises:
+        LossMismatchError: The head hands over what it regresses, deltas or distances.
+    """
+    loss = getattr(head, 'loss_bbox', None)
+    if getattr(loss, 'takes_boxes', False) and not getattr(head, 'reg_decoded_bbox', False):
+        raise LossMismatchError(
+            f'{type(loss).__name__} takes decoded boxes, which {type(head).__name__} does not hand over: set '
+            'reg_decoded_bbox=True if the head has it, or keep the loss_bbox that belongs to it'
+        )
 
 
 def check_regression_targets(head: Any) -> None:

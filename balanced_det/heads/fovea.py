@@ -12,7 +12,7 @@ from torch import Tensor
 
 from balanced_det.boxes import distance_iou
 from balanced_det.heads.base import MatchedLossMixin, visible_instances
-from balanced_det.heads.checks import check_sigmoid_spelled_out
+from balanced_det.heads.checks import check_decoded_boxes, check_sigmoid_spelled_out
 from balanced_det.matched import MatchedSamples, group_samples
 
 
@@ -34,6 +34,7 @@ class FoveaLossMixin(MatchedLossMixin):
     def check_losses(self) -> None:
         """A sigmoid loss must say so in its block. The IoU is that of the head, so ``target_stds`` does not matter."""
         check_sigmoid_spelled_out(self)
+        check_decoded_boxes(self)
 
     def loss_by_feat(
         self,

@@ -42,7 +42,7 @@ class LocWeightCalibrationHook(Hook):
         num_iters: Iterations to sum over, with a positive. The value is set after each and final after the last.
         dry_run: Log the value and set nothing.
         base_weight: The ``loss_weight`` that the loss would have without IoU weights; a dict gives one to some of the
-            losses, by module name such as 'roi_head.bbox_head.0.loss_bbox'.
+            losses, by module name such as 'roi_head.bbox_head.0.loss_bbox', or the end of one.
     """
 
     priority = 'LOW'
@@ -69,7 +69,8 @@ class LocWeightCalibrationHook(Hook):
             ValueError: No loss of the model can be calibrated, or ``base_weight`` names another one.
         """
         self.losses = calibratable_losses(_unwrapped(runner.model))
-        unknown = set(self.base_weight) - set(self.losses) if isinstance(self.base_weight, dict) else set()
+        named = self.base_weight if isinstance(self.base_weight, dict) else {}
+        unknown = {name for name in named if not any(_ends_with(loss, name) for loss in self.losses)}
         if unknown:
             raise ValueError(
                 f'LocWeightCalibrationHook.base_weight names {sorted(unknown)}; the losses that can be calibrated are '
@@ -150,8 +151,7 @@ class LocWeightCalibrationHook(Hook):
         value = w_loc(plain, weighted)
         if value is None:  # resumed while it waited
             return
-        base = self.base_weight.get(name, 1.0) if isinstance(self.base_weight, dict) else self.base_weight
-        old, new = loss.loss_weight, base * value
+        old, new = loss.loss_weight, self._base_weight(name) * value
         runner.logger.info(
             f'{name}: w_loc {value:.4f} = sum L {plain:.5g} / sum iou^{loss.lambda_:g} L {weighted:.5g} ({remark}); '
             + (f'dry run, loss_weight stays {old:.4f}' if self.dry_run else f'loss_weight {old:.4f} -> {new:.4f}')
@@ -159,8 +159,19 @@ class LocWeightCalibrationHook(Hook):
         if not self.dry_run:
             loss.loss_weight = new
 
+    def _base_weight(self, name: str) -> float:
+        """What a loss's weight would be without IoU weights."""
+        if not isinstance(self.base_weight, dict):
+            return self.base_weight
+        return next((weight for end, weight in self.base_weight.items() if _ends_with(name, end)), 1.0)
+
     def _store(self, runner: Runner) -> None:
         runner.message_hub.update_info(INFO, {} if self.dry_run else self.states)
+
+
+def _ends_with(name: str, end: str) -> bool:
+    """Whether a dotted name ends with another."""
+    return f'.{name}'.endswith(f'.{end}')
 
 
 def _unwrapped(model: Any) -> Any:
@@ -180,9 +191,11 @@ def _unchanged(model: Any) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     # mmengine's activation checkpointing leaves a copy with the forward of the model itself.
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    for buffer, value in buffers:
-        buffer.copy_(value)
+    try:
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for buffer, value in buffers:
+            buffer.copy_(value)

@@ -237,9 +237,15 @@ def _imports(cfg: Config, package: str) -> dict[Keys, Any]:
 
 def _hooks(cfg: Config, edits: Mapping[Keys, Any], calibrated: str | None) -> tuple[dict[str, Any], ...]:
     """The hook that sets the weights of swapped losses; nothing if there are none, or if the config has it."""
-    # Without 'model' the place is the name of the module; it is written for the stages of a cascade alone.
-    weights = {dotted(keys[1:]): edits[keys].get('loss_weight', 1.0) for keys in edits if keys[-1] == calibrated}
-    if not weights or any(hook.get('type') == HOOK for hook in cfg.get('custom_hooks') or ()):
+    # Without 'model' and 'detector' the place is the end of the module's name: semi-supervised models build the block
+    # 'detector' as 'student'.
+    weights = {
+        dotted(tuple(key for key in keys if key not in ('model', 'detector'))): edits[keys].get('loss_weight', 1.0)
+        for keys in edits
+        if keys[-1] == calibrated
+    }
+    own = [hook.get('type') for hook in cfg.get('custom_hooks') or ()]
+    if not weights or HOOK in [str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1] for kind in own]:
         return ()
     first = next(iter(weights.values()))
     if any(weight != first for weight in weights.values()):

@@ -362,6 +362,30 @@ def test_wrong_arguments(kwargs, message):
         LocWeightCalibrationHook(**kwargs)
 
 
+class Nested(Toy):
+    """A student that trains, and a frozen teacher whose loss is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = nn.Linear(1, 1), nn.Linear(1, 1).requires_grad_(False)
+        self.student.loss_bbox = self._modules.pop('first')
+        self.teacher.loss_bbox = IoUBalancedSmoothL1Loss(loss_weight=CONFIG_WEIGHT)
+
+    @property
+    def first(self):
+        return self.student.loss_bbox
+
+
+def test_a_frozen_head_is_left_out_and_names_may_be_ends(tmp_path):
+    hook = LocWeightCalibrationHook(base_weight={'loss_bbox': 10.0})
+    runner, _, log = train(tmp_path, hook, model=Nested(), iters=1)
+    assert list(hook.losses) == ['student.loss_bbox']
+    assert runner.model.teacher.loss_bbox.loss_weight == CONFIG_WEIGHT
+    weight = runner.model.student.loss_bbox.loss_weight
+    value = float(re.search(r'student.loss_bbox: w_loc (\S+)', log).group(1))
+    assert weight == pytest.approx(10 * value, rel=1e-4)
+
+
 def test_base_weight_of_a_loss_that_is_not_there(tmp_path):
     message = r"base_weight names \['bbox_head\.loss_bbox'\]; the losses that can be calibrated are \['first'\]"
     with pytest.raises(ValueError, match=message):

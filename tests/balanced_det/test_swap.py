@@ -177,6 +177,15 @@ class TestBlocks:
         assert swapped.detector.roi_head.bbox_head.type == 'IoUBalancedShared2FCBBoxHead'
         assert swapped.track_head == dict(type='X')
 
+    def test_weights_of_a_semi_supervised_cascade_are_named_by_the_end_of_the_module(self):
+        # SoftTeacher builds the block 'detector' as 'student' and 'teacher'.
+        stages = [dict(RCNN, loss_bbox=dict(type='SmoothL1Loss', loss_weight=weight)) for weight in (1.0, 2.0)]
+        cfg = Config(dict(model=dict(type='SoftTeacher', detector=two_stage(stages).model)))
+        assert swap_config(cfg).custom_hooks[-1].base_weight == {
+            'roi_head.bbox_head.0.loss_bbox': 1.0,
+            'roi_head.bbox_head.1.loss_bbox': 2.0,
+        }
+
     def test_types_may_be_classes_or_full_names(self):
         blocks = dict(type=RetinaHead, loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True))
         assert swap_config(dense(dict(RETINA, **blocks))).model.bbox_head.type == 'IoUBalancedRetinaHead'

@@ -243,6 +243,12 @@ def test_autocast_agrees_with_float32(head, losses, dtype):
     assert_autocast_agrees(head(), losses, dtype)
 
 
+def test_hiou_loss_in_a_stock_head():
+    with pytest.raises(ValueError, match='HIoULoss takes decoded boxes'):
+        check_heads(build(RETINA, loss_bbox=dict(type='HIoULoss')))
+    check_heads(build(RETINA, loss_bbox=dict(type='HIoULoss'), reg_decoded_bbox=True))
+
+
 def test_hard_examples_are_ranked_as_in_the_stock_head():
     # OHEMSampler asks for the classification loss of each RoI, without predictions or targets of boxes.
     feats = torch.randn(7, 4, 2, 2)
@@ -269,6 +275,8 @@ def test_hard_examples_are_ranked_as_in_the_stock_head():
             dict(type='HarmonicShared2FCBBoxHead', loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True)),
             'scores the background as one more class',
         ),
+        (RETINA, dict(type='HarmonicRetinaHead', loss_bbox=dict(type='HIoULoss')), 'set reg_decoded_bbox=True'),
+        (FOVEA, dict(type='HarmonicFoveaHead', loss_bbox=dict(type='HIoULoss')), 'HIoULoss takes decoded boxes'),
     ],
 )
 def test_blocks_that_do_not_fit(cfg, changes, message):
@@ -276,5 +284,23 @@ def test_blocks_that_do_not_fit(cfg, changes, message):
         build(cfg, **changes)
 
 
-def test_balanced_localisation_loss_under_the_coupling_passes_the_checks():
-    check_heads(build(RETINA, type='HarmonicRetinaHead', loss_bbox=dict(BALANCED_L1, beta=0.111)))
+@pytest.mark.parametrize(('stock', 'beta'), [(RETINA, 0.111), (FOVEA, 0.11)], ids=['deltas', 'log-distances'])
+def test_balanced_localisation_loss_under_the_coupling(stock, beta):
+    # With all parts off it is the loss of the IoU-balanced head, which takes the IoU from the head.
+    block = dict(BALANCED_L1, beta=beta)
+    coupled = build(stock, type=f'Harmonic{stock["type"]}', loss_joint=OFF, loss_bbox=block)
+    check_heads(coupled)
+    assert_same(dense(coupled), dense(build(stock, type=f'IoUBalanced{stock["type"]}', loss_bbox=block)))
+
+
+def test_scores_that_are_not_finite_are_left_out_of_the_coupling():
+    head = rcnn()
+    torch.manual_seed(3)
+    cls_score, bbox_pred = head(torch.randn(7, 4, 2, 2))
+    cls_score = cls_score.detach().clone()
+    cls_score[1] = float('nan')  # a positive
+    losses = head.loss(cls_score, bbox_pred, *roi_targets(head))
+    assert head.loss_joint.num_left_out == 1
+    assert losses['loss_bbox'].isfinite()
+    assert losses['loss_tc'].isfinite()
+    assert losses['loss_cls'].isnan()  # as in the stock head: mixed precision skips such a step

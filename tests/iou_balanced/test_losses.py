@@ -188,6 +188,12 @@ class TestClassification:
         torch.testing.assert_close(entries.double(), factor * iou[inds] ** 1.5 * own, **tolerance(kind))
         assert not torch.allclose(values, alone(scores, (labels, iou)))
 
+    def test_ranking_of_hard_examples_does_not_wait_for_other_processes(self, kind, monkeypatch):
+        monkeypatch.setattr('iou_balanced.losses.reduce_mean', lambda sums: pytest.fail('a collective'))
+        scores, labels, iou = batch(kind)
+        ranked = CLASSIFICATION[kind][0](sync=True)(scores, (labels, iou), reduction_override='none')
+        torch.testing.assert_close(ranked, CLASSIFICATION[kind][0](reduction='none')(scores, (labels, iou)))
+
     @pytest.mark.parametrize('positives', [0, 1])
     def test_no_and_one_positive_equal_the_stock_loss(self, kind, positives):
         # With one positive Eq. 4 gives weight 1.

@@ -1,5 +1,5 @@
 """FoveaBox-R50, the model of mmdet's fovea_r50_fpn_4xb4-1x_coco (which is not among its `_base_` models)."""
-_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'  # same backbone, preprocessor and, but for one option, neck
+_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'  # same backbone, preprocessor and neck
 
 model = dict(
     type='FOVEA',
