@@ -199,3 +199,16 @@ def test_without_samples():
     total = total + task_contrastive_loss(empty, empty, entropy(torch.zeros(0, 3))).sum()
     total.backward()
     assert total == 0
+
+
+def test_samples_do_not_see_each_other():
+    ce, loc, iou, score = torch.rand(4, 20, dtype=f64)
+    prob = torch.randn(20, 5, dtype=f64).softmax(dim=1)
+    order = torch.randperm(20)
+
+    def values(at):
+        cls_term, loc_term = harmonic_loss(ce[at], loc[at])
+        return [cls_term, loc_term, hiou_loss(iou[at]), task_contrastive_loss(score[at], iou[at], entropy(prob[at]))]
+
+    for permuted, plain in zip(values(order), values(torch.arange(20))):
+        assert torch.equal(permuted, plain[order])

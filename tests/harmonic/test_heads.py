@@ -304,3 +304,30 @@ def test_scores_that_are_not_finite_are_left_out_of_the_coupling():
     assert losses['loss_bbox'].isfinite()
     assert losses['loss_tc'].isfinite()
     assert losses['loss_cls'].isnan()  # as in the stock head: mixed precision skips such a step
+
+
+@pytest.mark.parametrize('gts', [instances([[[26.0, 26, 30, 30]], []], [[1], []])])
+@pytest.mark.parametrize('head', [retina, ssd])
+def test_one_positive(head, gts):
+    # Smaller than any anchor: forced matches alone, of SSD exactly one.
+    head = head()
+    (samples,) = collect_groups(head, gts)
+    if head.train_cfg.get('neg_pos_ratio'):
+        assert len(samples.positives(C)) == 1
+    losses, grads = dense_losses(head, gts)
+    assert all(value.isfinite() and value >= 0 for value in losses.values())
+    assert losses['loss_bbox'] > 0
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize('scale', [100.0, -100.0])
+def test_extreme_logits_stay_finite(scale):
+    head = rcnn()
+    torch.manual_seed(3)
+    cls_score, bbox_pred = head(torch.randn(7, 4, 2, 2))
+    cls_score = (cls_score.detach().sign() * scale).requires_grad_()
+    losses = head.loss(cls_score, bbox_pred, *roi_targets(head))
+    total = losses['loss_cls'] + losses['loss_bbox'] + losses['loss_tc']
+    (grad,) = torch.autograd.grad(total, cls_score)
+    assert total.isfinite()
+    assert grad.isfinite().all()

@@ -116,3 +116,12 @@ def test_box_without_area_in_the_image_is_left_out_and_counted(extra):
 def test_autocast_agrees_with_float32(dtype):
     head = build_fovea(**BALANCED)
     assert_autocast_agrees(head, lambda head: dense_losses(head, instances()), dtype)
+
+
+def test_one_positive_has_the_stock_classification_loss():
+    # One cell of the finest level, for which Eq. 4 gives weight 1.
+    gts = instances([[[24.0, 24, 32, 32]], []], [[1], []])
+    (losses, grads), (stock, _) = dense_losses(build_fovea(**BALANCED), gts), dense_losses(build(FOVEA), gts)
+    torch.testing.assert_close(losses['loss_cls'], stock['loss_cls'])
+    assert 0 < losses['loss_bbox'] < stock['loss_bbox']
+    assert all(grad.isfinite().all() for grad in grads)

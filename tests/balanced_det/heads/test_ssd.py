@@ -157,3 +157,13 @@ def test_validates_where_the_stock_head_crashes():
 def test_autocast_agrees_with_float32(dtype):
     head = build_ssd(**BALANCED)
     assert_autocast_agrees(head, lambda head: dense_losses(head, instances()), dtype)
+
+
+def test_one_positive_has_the_stock_classification_loss():
+    # Smaller than any anchor: one forced match, for which Eq. 4 gives weight 1.
+    gts = instances([[[26.0, 26, 30, 30]], []], [[1], []])
+    (losses, grads), (stock, stock_grads) = dense_losses(build_ssd(**BALANCED), gts), dense_losses(build(SSD), gts)
+    torch.testing.assert_close(losses['loss_cls'], stock['loss_cls'])
+    assert 0 < losses['loss_bbox'] < stock['loss_bbox']
+    assert all(grad.isfinite().all() for grad in grads)
+    assert len(grads) == len(stock_grads)
