@@ -69,11 +69,7 @@ def mmdet_script(name: str) -> Path:
     Raises:
         FileNotFoundError: Neither place has it.
     """
-    spec = importlib.util.find_spec('mmdet')
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f'mmdet is not installed, so its tools/{name} cannot be used.\n{INSTALL_HINT}')
-    package = Path(next(iter(spec.submodule_search_locations)))
-    places = [package / '.mim' / 'tools' / name, package.parent / 'tools' / name]
+    places = mmdet_places(f'tools/{name}')
     for place in places:
         if place.is_file():
             return place
@@ -82,6 +78,25 @@ def mmdet_script(name: str) -> Path:
         f"mmdet's tools/{name} was found at neither {tried}. Reinstall mmdet from a wheel "
         f'(pip install --force-reinstall --no-deps {LINE_MMDET[installed_line()]}) or from a full checkout.'
     )
+
+
+def mmdet_places(path: str) -> list[Path]:
+    """Where a file or folder that mmdet ships beside its package may be.
+
+    Args:
+        path: Below mmdet's repository, such as ``'configs'`` or ``'tools/train.py'``.
+
+    Returns:
+        Its place in `<mmdet>/.mim`, then that in the checkout of an editable mmdet.
+
+    Raises:
+        FileNotFoundError: mmdet is not installed.
+    """
+    spec = importlib.util.find_spec('mmdet')
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(f'mmdet is not installed, so its {path} cannot be used.\n{INSTALL_HINT}')
+    package = Path(next(iter(spec.submodule_search_locations)))
+    return [package / '.mim' / path, package.parent / path]
 
 
 def register_checkpoint_globals() -> None:

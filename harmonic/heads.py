@@ -21,6 +21,7 @@ from balanced_det.heads import (
     RoILossMixin,
     SSDLossMixin,
 )
+from balanced_det.heads.checks import check_softmax
 from balanced_det.matched import MatchedSamples
 from harmonic.losses import HarmonicDetLoss, HarmonicTerms, class_probabilities
 
@@ -63,11 +64,8 @@ class HarmonicLossMixin:
                 f'{name} couples the loss_cls and loss_bbox that the detector has: set loss_cls to its stock loss '
                 f'(FocalLoss, CrossEntropyLoss) in place of {type(loss).__name__}'
             )
-        if loss.use_sigmoid and isinstance(self, RoILossMixin):
-            raise LossMismatchError(
-                f'{name} scores the background as one more class, which a sigmoid loss would take for an object: set '
-                'loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False)'
-            )
+        if isinstance(self, RoILossMixin):
+            check_softmax(self, 'CrossEntropyLoss')
 
     def loss_by_matched(self, groups: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch, Eq. 13.

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from balanced_det.analysis.comparison import CORRELATION
 from balanced_det.evaluation import MatchedDetections, consistency, consistency_curves, score_iou_correlation
+from balanced_det.evaluation.consistency import counted
 
 COLOURS = {'baseline': '#1f77b4', 'iou-balanced': '#d95f02', 'harmonic': '#1b9e77', 'harmonic-detached': '#e7298a'}
 GROUND_TRUTH = '#ffffff'
@@ -81,14 +82,11 @@ def consistency_figure(
     Returns:
         The figure.
     """
-    counted = {
-        method: MatchedDetections(found.score[found.score >= min_score], found.iou[found.score >= min_score])
-        for method, found in matched.items()
-    }
+    matched = {method: counted(found, min_score) for method, found in matched.items()}
     figure = _figure(max(9.5, 4.4 * len(matched) + 0.8), 8.6)
     upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
-    _draw_curves(upper, counted)
-    _draw_densities(lower, counted, high_score, high_iou)
+    _draw_curves(upper, matched)
+    _draw_densities(lower, matched, high_score, high_iou)
     figure.suptitle(subject, fontsize=10)
     return figure
 

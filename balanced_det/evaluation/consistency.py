@@ -146,7 +146,7 @@ def consistency(
     Returns:
         The measures; NaN where there is nothing to measure.
     """
-    score, iou = _counted(matched, min_score)
+    score, iou = counted(matched, min_score)
     found = iou >= min_iou
     gap = np.abs(score - iou)[found]
     both_high = (score >= high_score) & (iou >= high_iou)
@@ -171,7 +171,7 @@ def consistency_curves(matched: MatchedDetections, *, min_score: float = 0.0) ->
         The two curves of paper A's Fig. 3. The paper does not say which detections its percentages refer to; here it
         is all that are counted, those that found nothing too.
     """
-    score, iou = _counted(matched, min_score)
+    score, iou = counted(matched, min_score)
     edges = np.array(IOU_EDGES)
     bins = np.searchsorted(edges, iou, side='right')  # 0: below the first edge
     count, total = (np.bincount(bins, weights, len(edges) + 1)[1:] for weights in (None, score))
@@ -210,7 +210,8 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
     return (count.cumsum() - (count - 1) / 2)[inverse]
 
 
-def _counted(matched: MatchedDetections, min_score: float) -> MatchedDetections:
+def counted(matched: MatchedDetections, min_score: float) -> MatchedDetections:
+    """The detections with at least this score."""
     keep = matched.score >= min_score
     return MatchedDetections(matched.score[keep], matched.iou[keep])
 

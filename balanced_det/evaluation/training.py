@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from mmdet.models.dense_heads import FoveaHead
 from mmdet.models.losses import IoULoss
-from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
 from balanced_det.boxes import aligned_iou, delta_iou, distance_iou
+from balanced_det.heads.checks import is_plain_delta_coder
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -266,7 +266,7 @@ def _box_iou(head: Any, pred: Tensor, target: Tensor) -> Tensor:
     if getattr(head, 'reg_decoded_bbox', False) or type(head.loss_bbox).__module__ == IoULoss.__module__:
         return aligned_iou(pred, target)
     coder: Any = getattr(head, 'bbox_coder', None)
-    if type(coder) is DeltaXYWHBBoxCoder and not any(coder.means) and not coder.add_ctr_clamp:
+    if is_plain_delta_coder(coder):
         return delta_iou(pred, target, stds=coder.stds)
     raise NotMeasurable(
         f'the IoU does not follow from what loss_bbox gets: bbox_coder is {type(coder).__name__}, not a plain '

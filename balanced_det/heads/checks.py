@@ -50,6 +50,28 @@ def check_decoded_boxes(head: Any) -> None:
         )
 
 
+def check_softmax(head: Any, remedy: str) -> None:
+    """The classification loss must be a softmax loss: the head scores the background as one more class.
+
+    Args:
+        head: A head with ``loss_cls``.
+        remedy: Type of the loss to set in its place.
+
+    Raises:
+        LossMismatchError: It is a sigmoid loss.
+    """
+    if getattr(head.loss_cls, 'use_sigmoid', False):
+        raise LossMismatchError(
+            f'{type(head).__name__} scores the background as one more class, which a sigmoid loss would take for an '
+            f'object: set loss_cls=dict(type="{remedy}", use_sigmoid=False, ...)'
+        )
+
+
+def is_plain_delta_coder(coder: Any) -> bool:
+    """Whether the IoU of two boxes follows from the deltas that a box coder makes of them, for any anchor."""
+    return type(coder) is DeltaXYWHBBoxCoder and not any(coder.means) and not coder.add_ctr_clamp
+
+
 def check_regression_targets(head: Any) -> None:
     """A loss that takes its IoU from encoded deltas must decode as the head's box coder does.
 
@@ -74,8 +96,7 @@ def check_regression_targets(head: Any) -> None:
             f'{loss_name} takes encoded deltas, but bbox_head.reg_decoded_bbox=True hands it absolute boxes: '
             f'set reg_decoded_bbox=False in {name}'
         )
-    plain = type(coder) is DeltaXYWHBBoxCoder and not any(coder.means) and not coder.add_ctr_clamp
-    if not plain:
+    if not is_plain_delta_coder(coder):
         raise LossMismatchError(
             f'{loss_name} takes the IoU from the deltas of a DeltaXYWHBBoxCoder with target_means 0 and without '
             f'add_ctr_clamp; {name}.bbox_coder is {type(coder).__name__}, target_means '

@@ -10,7 +10,7 @@ from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor
 
 from balanced_det.heads.base import MatchedLossMixin
-from balanced_det.heads.checks import LossMismatchError
+from balanced_det.heads.checks import LossMismatchError, check_softmax
 from balanced_det.matched import MatchedSamples
 
 
@@ -32,11 +32,8 @@ class RoILossMixin(MatchedLossMixin):
                 f'{name}: loss_cls.scope={loss.scope!r} is for heads with one set of anchors for each image; RoIs are '
                 'sampled together: set loss_cls.scope="batch"'
             )
-        if hasattr(loss, 'scope') and loss.use_sigmoid:
-            raise LossMismatchError(
-                f'{name} scores the background as one more class, which a sigmoid loss would take for an object: set '
-                'loss_cls=dict(type="IoUBalancedCrossEntropyLoss", use_sigmoid=False, ...)'
-            )
+        if hasattr(loss, 'scope'):
+            check_softmax(self, 'IoUBalancedCrossEntropyLoss')
         if getattr(loss, 'custom_activation', False):
             raise LossMismatchError(
                 f'{name} cannot serve {type(loss).__name__}, which brings its own activation: use the stock head'

@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from balanced_det.heads.anchor import AnchorLossMixin
-from balanced_det.heads.checks import LossMismatchError
+from balanced_det.heads.checks import LossMismatchError, check_softmax
 from balanced_det.matched import MatchedSamples, concatenate_samples
 
 
@@ -48,16 +48,11 @@ class SSDLossMixin(AnchorLossMixin):
 
     def check_losses(self) -> None:
         """The losses must be softmax losses, over an image or the batch."""
-        name = type(self).__name__
-        if getattr(self.loss_cls, 'use_sigmoid', False):
-            raise LossMismatchError(
-                f'{name} scores the background as one more class, which a sigmoid loss would take for an object: set '
-                'loss_cls=dict(type="IoUBalancedCrossEntropyLoss", use_sigmoid=False, ...)'
-            )
+        check_softmax(self, 'IoUBalancedCrossEntropyLoss')
         if self.scope == 'level':
             raise LossMismatchError(
-                f'{name}: loss_cls.scope="level" cannot be had, SSD mines the negatives of an image over all levels: '
-                'set loss_cls.scope to "batch" or "image"'
+                f'{type(self).__name__}: loss_cls.scope="level" cannot be had, SSD mines the negatives of an image '
+                'over all levels: set loss_cls.scope to "batch" or "image"'
             )
         super().check_losses()
 

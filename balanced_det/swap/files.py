@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import mmdet
 from mmengine.config import Config
 
+from balanced_det.compat import mmdet_places
 from balanced_det.swap.detector import SwapError
 from balanced_det.swap.methods import METHODS
 from balanced_det.swap.plan import plan_swap
@@ -132,8 +132,7 @@ def _check_out(out: Path, source: Path, force: bool) -> None:
 
 def _stock_folder() -> Path:
     """The configs of mmdet: in the package, or, for an editable mmdet without `.mim`, in its checkout."""
-    package = Path(mmdet.__file__).parent
-    places = (package / '.mim' / 'configs', package.parent / 'configs')
+    places = mmdet_places('configs')
     for place in places:
         if (place / '_base_').is_dir():
             return place
@@ -142,7 +141,7 @@ def _stock_folder() -> Path:
 
 def _mmdet_reference(source: Path) -> str:
     """A config of mmdet as mmengine finds it wherever mmdet is installed; empty for another file."""
-    folder = (Path(mmdet.__file__).parent / '.mim' / 'configs').resolve()
+    folder = mmdet_places('configs')[0].resolve()  # the only one in which mmengine looks
     name = source.relative_to(folder).as_posix() if source.is_relative_to(folder) else ''
     # mmengine takes no other name of a folder: not `gn+ws`.
     return f'mmdet::{name}' if re.match(r'\w+/', name) else ''

@@ -14,7 +14,6 @@ import pytest
 import torch
 from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from reference.anchors import anchors, assign, encode, resized
 from reference.boxes import delta_iou
 from reference.iou_balanced import localisation, smooth_l1
@@ -46,14 +45,6 @@ IMAGES = [
 ]
 CROWD = (1, (0.0, 0.0, 99.0, 60.0))  # of the second image
 SCALE = (200, 150)
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    scopes = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(scopes)
 
 
 @pytest.fixture(scope='module')

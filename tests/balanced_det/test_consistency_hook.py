@@ -19,7 +19,6 @@ from head_cases import RETINA, RPN, SSD, C, build, metas
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from mmengine.structures import InstanceData
 from torch import nn
@@ -33,15 +32,6 @@ from balanced_det.hooks import ConsistencyHook, LocWeightCalibrationHook, consis
 ROOT = Path(__file__).parents[2]
 BALANCED_FOCAL = dict(type='IoUBalancedFocalLoss', use_sigmoid=True, eta=1.5)
 BALANCED_L1 = dict(type='IoUBalancedSmoothL1Loss', beta=0.111, loss_weight=3.049)
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    """A runner leaves mmengine's default scope behind, which the tests of other files must not see."""
-    scopes = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(scopes)
 
 
 def spread(cfg, **changes):

@@ -19,7 +19,6 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from reference.iou_balanced import localisation
 from torch import nn
@@ -32,15 +31,6 @@ from iou_balanced.losses import IoUBalancedSmoothL1Loss
 
 ROOT = Path(__file__).parents[2]
 CONFIG_WEIGHT = 9.0  # what the config says: a value that no calibration gives
-
-
-@pytest.fixture(autouse=True)
-def _default_scope():
-    """A runner leaves mmengine's default scope behind, which the tests of other files must not see."""
-    scopes = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(scopes)
 
 
 class Toy(BaseModel):
