@@ -23,6 +23,7 @@ from balanced_det.heads import (
 )
 from balanced_det.heads.checks import check_softmax
 from balanced_det.matched import MatchedSamples
+from balanced_det.models import DSSDHead, RefineDetHead
 from harmonic.losses import HarmonicDetLoss, HarmonicTerms, class_probabilities
 
 
@@ -165,6 +166,16 @@ class HarmonicSSDHead(HarmonicLossMixin, SSDLossMixin, ConfigurableSSDHead):
 
     It takes the blocks ``loss_cls`` and ``loss_bbox`` too, which the stock head does not, and can validate.
     """
+
+
+@MODELS.register_module()
+class HarmonicDSSDHead(HarmonicLossMixin, SSDLossMixin, DSSDHead):
+    """``DSSDHead`` with HarmonicDet; also an ARM of RefineDet."""
+
+
+@MODELS.register_module()
+class HarmonicRefineDetHead(HarmonicLossMixin, SSDLossMixin, RefineDetHead):
+    """``RefineDetHead`` (ODM) with HarmonicDet."""
 
 
 @MODELS.register_module()

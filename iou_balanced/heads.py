@@ -12,6 +12,7 @@ from torch import Tensor
 
 from balanced_det.heads import AnchorLossMixin, ConfigurableSSDHead, FoveaLossMixin, RoILossMixin, SSDLossMixin
 from balanced_det.matched import MatchedSamples
+from balanced_det.models import DSSDHead, RefineDetHead
 from iou_balanced.losses import IoUBalancedClassification, IoUBalancedSmoothL1Loss
 
 
@@ -97,6 +98,16 @@ class IoUBalancedSSDHead(IoUBalancedLossMixin, SSDLossMixin, ConfigurableSSDHead
     In addition to the stock arguments it takes the blocks ``loss_cls`` and ``loss_bbox``; without them it computes the
     stock losses. Unlike the stock head it can validate.
     """
+
+
+@MODELS.register_module()
+class IoUBalancedDSSDHead(IoUBalancedLossMixin, SSDLossMixin, DSSDHead):
+    """``DSSDHead`` for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`; also an ARM of RefineDet."""
+
+
+@MODELS.register_module()
+class IoUBalancedRefineDetHead(IoUBalancedLossMixin, SSDLossMixin, RefineDetHead):
+    """``RefineDetHead`` (ODM) for :class:`~iou_balanced.losses.IoUBalancedCrossEntropyLoss`."""
 
 
 @MODELS.register_module()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet.models.dense_heads import AnchorHead, FoveaHead
+from mmdet.models.dense_heads import AnchorHead, FoveaHead, SSDHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
-from torch import nn
+from torch import Tensor, nn
 
 
 class LossMismatchError(ValueError):
@@ -114,14 +114,14 @@ def check_iou_is_handed_over(head: Any) -> None:
 
     Args:
         head: Any module; passes unless its loss method is that of ``AnchorHead``, ``FoveaHead`` or ``BBoxHead``, which
-            hand over the labels alone. (GFL and its kin have their own, with labels and IoU.)
+            hand over the labels alone, or that of ``SSDHead``. (GFL and its kin have their own, with labels and IoU.)
 
     Raises:
         LossMismatchError: The loss would be called without the IoU.
     """
     loss = getattr(head, 'loss_cls', None)
     methods = [getattr(type(head), name, None) for name in ('loss_by_feat_single', 'loss_by_feat', 'loss')]
-    labels_alone = (AnchorHead.loss_by_feat_single, FoveaHead.loss_by_feat, BBoxHead.loss)
+    labels_alone = (AnchorHead.loss_by_feat_single, SSDHead.loss_by_feat, FoveaHead.loss_by_feat, BBoxHead.loss)
     if hasattr(loss, 'scope') and any(method in labels_alone for method in methods):
         raise LossMismatchError(
             f'{type(loss).__name__} needs the IoU of the regressed boxes, which {type(head).__name__} does not hand '
@@ -144,4 +144,22 @@ def check_sigmoid_spelled_out(head: Any) -> None:
             f'{type(head).__name__}: mmdet reads loss_cls.use_sigmoid from the config, and found '
             f'{head.use_sigmoid_cls} where {type(loss).__name__} has {loss.use_sigmoid}: write '
             f'loss_cls=dict(type={type(loss).__name__!r}, use_sigmoid={loss.use_sigmoid}, ...)'
+        )
+
+
+def check_num_levels(module: nn.Module, feats: tuple[Tensor, ...], expected: int) -> None:
+    """A module that takes feature maps must get one for each of its levels.
+
+    Args:
+        module: The module, for the message.
+        feats: What it got.
+        expected: How many it takes.
+
+    Raises:
+        ValueError: It got more or fewer.
+    """
+    if len(feats) != expected:
+        raise ValueError(
+            f'{type(module).__name__} takes {expected} feature maps, as many as its in_channels, and got {len(feats)}: '
+            'out_indices of the backbone, or what the neck before it adds, does not fit'
         )

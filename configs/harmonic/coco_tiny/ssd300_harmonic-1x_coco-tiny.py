@@ -2,7 +2,7 @@
 _base_ = [
     'mmdet::_base_/models/ssd300.py',
     '../../_base_/datasets/coco_tiny.py',
-    '../../_base_/datasets/ssd300_pipeline.py',
+    '../../_base_/datasets/ssd_pipeline.py',
     'mmdet::_base_/schedules/schedule_1x.py',
     '../../_base_/losses/harmonic_det.py',
     '../../_base_/runtime.py',

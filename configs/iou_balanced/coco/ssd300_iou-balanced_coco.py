@@ -2,7 +2,7 @@
 _base_ = [
     'mmdet::_base_/models/ssd300.py',
     'mmdet::_base_/datasets/coco_detection.py',
-    '../../_base_/datasets/ssd300_pipeline.py',
+    '../../_base_/datasets/ssd_pipeline.py',
     'mmdet::_base_/schedules/schedule_2x.py',
     '../../_base_/losses/iou_balanced_cross_entropy.py',
     '../../_base_/losses/iou_balanced_smooth_l1_ssd.py',

@@ -2,12 +2,14 @@
 _base_ = [
     '../../_base_/models/ssd512.py',
     'mmdet::_base_/datasets/coco_detection.py',
-    '../../_base_/datasets/ssd512_pipeline.py',
+    '../../_base_/datasets/ssd_pipeline.py',
     'mmdet::_base_/schedules/schedule_2x.py',
     '../../_base_/losses/iou_balanced_cross_entropy.py',
     '../../_base_/losses/iou_balanced_smooth_l1_ssd.py',
     '../../_base_/runtime.py',
 ]
+_base_.ssd_train_pipeline[5].scale = (512, 512)
+_base_.ssd_test_pipeline[1].scale = (512, 512)
 model = dict(
     bbox_head=dict(
         type='IoUBalancedSSDHead',
