@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmdet.models.dense_heads import AnchorHead, FoveaHead, RPNHead, SSDHead
+from mmdet.models.dense_heads import AnchorHead, FoveaHead, SSDHead
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -32,8 +32,10 @@ from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint, set_random_seed
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from balanced_det.models import CenteredSSDAnchorGenerator
 from balanced_det.preflight import walk
 
 PAPER_LAMBDAS = (0.5, 1.0, 1.5, 1.8)  # Table 3 of the paper
@@ -206,7 +208,7 @@ def from_anchors(
     def run(data_batch: dict) -> None:
         data = model.data_preprocessor(data_batch, True)
         for head in heads:
-            _loss_at_zero(head, data)
+            _loss_at_zero(model, head, data)
 
     return _sum_up(_first_images(loader, num_images), run, losses, lambdas, progress)
 
@@ -248,17 +250,21 @@ def _anchor_head(model: nn.Module, loss_name: str) -> Any:
             f'{loss_name} belongs to {type(head).__name__}, which has no anchors of its own: a RoI has no fit before '
             'the network has proposed it. Calibrate on the first batches instead (leave out --from-anchors)'
         )
+    if isinstance(head.prior_generator, CenteredSSDAnchorGenerator):
+        raise CalibrationError(
+            f'{loss_name} belongs to a head whose maps are made without padding: their sizes do not follow from the '
+            'strides. Calibrate on the first batches instead (leave out --from-anchors)'
+        )
     if not isinstance(head, SSDHead):  # SSD has few anchors, and ranks its negatives by all scores
         head.loss_cls, head.cls_out_channels = _NoLoss(), 1
     return head
 
 
-def _loss_at_zero(head: Any, data: dict) -> None:
+def _loss_at_zero(model: Any, head: Any, data: dict) -> None:
     """Let a head compute its loss with zeros for scores and deltas; ``data`` as the data preprocessor gives it."""
     instances, ignored, metas = unpack_gt_instances(data['data_samples'])
-    if isinstance(head, RPNHead):  # as its detector does: it knows one class
-        for gt in instances:
-            gt.labels = torch.zeros_like(gt.labels)
+    if head.num_classes == 1:  # an RPN, an ARM: as their detectors do
+        instances = [InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels)) for gt in instances]
     num_images, _, height, width = data['inputs'].shape
     strides = head.prior_generator.strides
     counts = np.broadcast_to(head.num_base_priors, len(strides)).tolist()  # one for each level in SSD alone
@@ -269,6 +275,8 @@ def _loss_at_zero(head: Any, data: dict) -> None:
             for count, (stride_w, stride_h) in zip(counts, strides)
         ]
 
+    if hasattr(model, 'with_refined'):  # a RefineDet, whose ARM has not moved an anchor yet
+        metas = model.with_refined(metas, (zeros(2), zeros(4)))
     head.loss_by_feat(zeros(head.cls_out_channels), zeros(4), instances, metas, ignored)
 
 

@@ -181,9 +181,10 @@ def check_num_classes(key: str, dataset: ConfigDict, model: ConfigDict) -> None:
     classes = class_names(dataset)
     for head_key, head in walk(model, 'model'):
         num_classes = head.get('num_classes')
-        # mmdet's other heads may count differently, on purpose; a region proposal network knows one class.
+        # mmdet's other heads may count differently, on purpose; a region proposal network and RefineDet's ARM know one.
         own = any(is_own(head[name]) for name in ('loss_cls', 'loss_bbox') if 'type' in (head.get(name) or ()))
-        if num_classes and own and classes and 'rpn' not in head_key and num_classes != len(classes):
+        proposes = 'rpn' in head_key or head_key.endswith('arm_head')
+        if num_classes and own and classes and not proposes and num_classes != len(classes):
             raise ConfigProblem(
                 f'{head_key}.num_classes={num_classes}, but {key}.metainfo.classes has {len(classes)}: '
                 f'{tuple(classes)}; set {head_key}.num_classes={len(classes)}'

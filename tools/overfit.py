@@ -16,20 +16,24 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from balanced_det.evaluation.anchors import anchor_iou
+from balanced_det.preflight import ConfigProblem, check_config, load_config
 
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    cfg = overfit_config(cfg, args)
-    runner = Runner.from_cfg(cfg)
+    try:
+        cfg = load_config(args.config, args.cfg_options)
+        check_config(cfg)
+    except ConfigProblem as problem:
+        sys.exit(f'{args.config}: {problem}')
+    runner = Runner.from_cfg(overfit_config(cfg, args))
     runner.train()
     ap50 = runner.message_hub.get_scalar(f'val/{monitor(cfg)}').current()
     print(f'AP50 {ap50:.3f} on its {args.images} images after {runner.iter} iterations')
-    if hasattr(runner.model, 'arm_head'):
+    if hasattr(runner.model, 'with_refined'):
         report_anchors(runner)
+    if ap50 < args.target:
+        sys.exit(f'AP50 is below the target of {args.target}: give it more --epochs, or look for the fault')
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,8 +78,9 @@ def overfit_config(cfg: Config, args: argparse.Namespace) -> Config:
     steps = max(args.images // args.batch_size, 1)
     cfg.param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5 * steps)]
     cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=args.epochs, val_interval=args.interval)
-    cfg.default_hooks.checkpoint.update(interval=args.interval, max_keep_ckpts=1)
+    cfg.default_hooks.checkpoint.update(by_epoch=True, interval=args.interval, max_keep_ckpts=1)
     cfg.default_hooks.logger.update(interval=steps)
+    cfg.log_processor.update(by_epoch=True)
     stop = dict(type='EarlyStoppingHook', monitor=monitor(cfg), rule='greater', patience=args.epochs)
     cfg.custom_hooks = [*cfg.custom_hooks, dict(stop, stopping_threshold=args.target)]
     cfg.env_cfg.cudnn_benchmark = False

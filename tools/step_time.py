@@ -23,21 +23,21 @@ if (ROOT / 'balanced_det' / '__init__.py').is_file():
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 PARTS = ('backbone', 'neck', 'transfer', 'arm_head', 'bbox_head')
 EXAMPLE = """example:
   python tools/step_time.py configs/ssd_resnet_fpn/ssd300_r50_fpn_bccd.py configs/refinedet/refinedet320_r50_bccd.py \\
-      --size 320 --batch-size 4
+      --cfg-options model.bbox_head.num_classes=20 model.backbone.depth=101
 """
 
 
 def main() -> None:
     args = parse_args()
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    steps = [Step(path, args.size, args.batch_size, args.boxes, device) for path in args.configs]
+    steps = [Step(path, args, device) for path in args.configs]
     for step in steps:  # warm-up
         step.run()
         step.seconds.clear()
@@ -64,21 +64,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--boxes', type=int, default=10, help='boxes in an image (default: 10)')
     parser.add_argument('--rounds', type=int, default=5, help='steps of each config (default: 5)')
     parser.add_argument('--device', help='cpu or cuda (default: cuda where there is one)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='key=value for all of them, as in tools/train.py'
+    )
     return parser.parse_args()
 
 
 class Step:
     """One training step of a config's detector, on random weights and data."""
 
-    def __init__(self, path: str, size: int, batch_size: int, boxes: int, device: torch.device) -> None:
+    def __init__(self, path: str, args: argparse.Namespace, device: torch.device) -> None:
         init_default_scope('mmdet')
         cfg = Config.fromfile(path)
+        if args.cfg_options:
+            cfg.merge_from_dict(args.cfg_options)
         cfg.model.backbone.init_cfg = None
         self.name, self.device = Path(path).stem, device
         self.model = MODELS.build(cfg.model).to(device).train()
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9)
-        self.data = random_batch(size, batch_size, boxes, self.model.bbox_head.num_classes)
+        self.data = random_batch(args.size, args.batch_size, args.boxes, self.model.bbox_head.num_classes)
         self.seconds: dict[str, list[float]] = defaultdict(list)
         for part in PARTS:
             if hasattr(self.model, part):

@@ -16,6 +16,8 @@ from torch import nn
 
 from balanced_det.evaluation.training import NotMeasurable, PositivesRecorder, summarize
 
+PROPOSAL_HEADS = {'rpn_head', 'arm_head'}  # they tell objects from background, for another head to go on with
+
 
 @HOOKS.register_module()
 class ConsistencyHook(Hook):
@@ -37,7 +39,8 @@ class ConsistencyHook(Hook):
 
     Args:
         interval: Iterations between two measurements; with that of ``LoggerHook`` each is logged once.
-        rpn: Measure the RPN of a two-stage detector too, whose score is that of an object of any class.
+        rpn: Measure the RPN of a two-stage detector and the ARM of a RefineDet too, whose scores are those of an object
+            of any class.
     """
 
     priority = 'NORMAL'  # before LoggerHook
@@ -57,7 +60,7 @@ class ConsistencyHook(Hook):
         self.recorders = {}
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for name, head in detection_heads(model):
-            if self.rpn or 'rpn_head' not in name.split('.'):
+            if self.rpn or PROPOSAL_HEADS.isdisjoint(name.split('.')):
                 try:
                     self.recorders[name] = PositivesRecorder(head)
                 except NotMeasurable as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmdet.models.necks.ssd_neck import L2Norm, SSDNeck
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
@@ -100,9 +99,9 @@ class NormedSSDNeck(SSDNeck):
     def init_weights(self) -> None:
         """As ``SSDNeck``; the norms begin at their scales."""
         super().init_weights()
-        with torch.no_grad():
-            for norm in self.l2_norms:
-                norm.weight.fill_(norm.scale)
+        norms: Any = self.l2_norms
+        for norm in norms:
+            nn.init.constant_(norm.weight, norm.scale)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Maps of the backbone, the first ones normalised, and the extra maps.

@@ -84,7 +84,7 @@ class RefineDetHead(DSSDHead):
         )
 
     def _background_where(self, cls_score: Tensor, mask: Tensor) -> Tensor:
-        """Logits (anchors * (C + 1), H, W) of one level with no class left where the mask (H * W * anchors,) says so."""
+        """Logits (anchors * (C + 1), H, W) of a level, with no class left where the mask (H * W * anchors,) says so."""
         height, width = cls_score.shape[-2:]
         rows = cls_score.permute(1, 2, 0).reshape(-1, self.cls_out_channels).clone()
         rows[:, :-1].masked_fill_(mask[:, None], float('-inf'))
@@ -102,7 +102,7 @@ def refined_of(img_meta: dict) -> RefinedAnchors:
     """
     if 'refined' not in img_meta:
         raise KeyError(
-            'RefineDetHead found no refined anchors of its image: it is the bbox_head of a RefineDet, with an arm_head; '
-            'another detector takes DSSDHead'
+            'RefineDetHead found no refined anchors of its image: it is the bbox_head of a RefineDet, with an '
+            'arm_head; another detector takes DSSDHead'
         )
     return img_meta['refined']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmdet.registry import MODELS
@@ -89,7 +90,8 @@ class TransferConnectionNeck(BaseModule):
         check_num_levels(self, sources, len(self.in_channels))
         outs: list[Tensor] = []
         for level in reversed(range(len(sources))):
-            block, upsampled = self.blocks[level], None
+            block: Any = self.blocks[level]
+            upsampled = None
             if block.deconv is not None:
                 upsampled = block.deconv(outs[0])
                 check_same_size(self, level, sources[level], upsampled, 64)

@@ -47,8 +47,8 @@ class Head:
         return self.block.get(name, default(self.cls, name))
 
     def loss(self, key: str) -> Mapping[str, Any]:
-        """A loss block; of ``SSDHead``, which takes none, the loss that it computes."""
-        if not issubclass(self.cls, SSDHead):
+        """A loss block; of a head on ``SSDHead``, which needs none, the loss that it computes without."""
+        if not issubclass(self.cls, SSDHead) or self.block.get(key):
             return self.argument(key)
         if key == 'loss_cls':
             return dict(type='CrossEntropyLoss', use_sigmoid=False)
@@ -58,9 +58,9 @@ class Head:
 def find_heads(cfg: Config) -> list[Head]:
     """The heads of a config's detector that score and regress its final boxes.
 
-    Those are ``roi_head.bbox_head``, each stage of a cascade; in a detector without a ``roi_head`` the ``bbox_head``;
-    in a region proposal network alone the ``rpn_head``. The detector may be the ``detector`` of a tracker or of a
-    semi-supervised model.
+    Those are ``roi_head.bbox_head``, each stage of a cascade; in a detector without a ``roi_head`` the ``bbox_head``
+    (of RefineDet that is the ODM, and the ARM stays); in a region proposal network alone the ``rpn_head``. The detector
+    may be the ``detector`` of a tracker or of a semi-supervised model.
 
     Raises:
         SwapError: There is none, or its type is not registered.
@@ -99,8 +99,8 @@ def class_of(block: Any, keys: Keys, registry: Registry = MODELS) -> type:
 
 
 def stock_name(cls: type) -> str:
-    """The name of a class of mmdet; empty for a class of another package, which may compute something else."""
-    return cls.__name__ if cls.__module__.startswith('mmdet.') else ''
+    """The name of a class of mmdet or ours; empty for one of another package, which may compute something else."""
+    return cls.__name__ if cls.__module__.startswith(('mmdet.', 'balanced_det.')) else ''
 
 
 def default(cls: type, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The table of methods: which heads and losses of mmdet they replace, and by what.
+"""The table of methods: which heads and losses of mmdet and of ``balanced_det`` they replace, and by what.
 
 Names and numbers alone: this package imports no method.
 """
@@ -87,6 +87,9 @@ METHODS = {
             'RPNHead': HeadForm('IoUBalancedRPNHead', RETINANET),
             'FoveaHead': HeadForm('IoUBalancedFoveaHead', FOVEABOX, has_coder=False),
             'SSDHead': HeadForm('IoUBalancedSSDHead', SSD),
+            'ConfigurableSSDHead': HeadForm('IoUBalancedSSDHead', SSD),
+            'DSSDHead': HeadForm('IoUBalancedDSSDHead', SSD),
+            'RefineDetHead': HeadForm('IoUBalancedRefineDetHead', SSD),
             'BBoxHead': HeadForm('IoUBalancedBBoxHead', RCNN),
             'ConvFCBBoxHead': HeadForm('IoUBalancedConvFCBBoxHead', RCNN),
             'Shared2FCBBoxHead': HeadForm('IoUBalancedShared2FCBBoxHead', RCNN),
@@ -120,6 +123,9 @@ METHODS = {
             'RetinaSepBNHead': HeadForm('HarmonicRetinaSepBNHead'),
             'FoveaHead': HeadForm('HarmonicFoveaHead', has_coder=False),
             'SSDHead': HeadForm('HarmonicSSDHead'),
+            'ConfigurableSSDHead': HeadForm('HarmonicSSDHead'),
+            'DSSDHead': HeadForm('HarmonicDSSDHead'),
+            'RefineDetHead': HeadForm('HarmonicRefineDetHead'),
             'BBoxHead': HeadForm('HarmonicBBoxHead'),
             'ConvFCBBoxHead': HeadForm('HarmonicConvFCBBoxHead'),
             'Shared2FCBBoxHead': HeadForm('HarmonicShared2FCBBoxHead'),

@@ -198,6 +198,12 @@ def test_rois_have_no_fit_of_their_own(photos):
         from_anchors(on(Config.fromfile(FASTER_RCNN), photos), LAMBDAS)
 
 
+def test_maps_made_without_padding_do_not_follow_from_the_strides():
+    cfg = Config.fromfile(ROOT / 'configs/iou_balanced/coco_tiny/dssd320_r50_iou-balanced_coco-tiny.py')
+    with torch.device('meta'), pytest.raises(CalibrationError, match='made without padding: .*leave out'):
+        from_anchors(cfg, LAMBDAS)
+
+
 def test_first_batches_of_a_two_stage_detector(photos):
     cfg = on(Config.fromfile(FASTER_RCNN), photos)
     # In one process older versions of torch refuse SyncBN, which a runner replaces.

@@ -11,18 +11,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.models.dense_heads import RetinaHead
 from mmdet.models.losses import FocalLoss
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 import harmonic  # noqa: F401  registers the heads
 import iou_balanced  # noqa: F401  registers the heads and losses of the table
+from balanced_det.heads import check_heads
 from balanced_det.swap import METHODS, Method, SwapError, find_config, plan_swap, swap_config, swap_losses
 from balanced_det.swap import plan as planning
 from balanced_det.swap.methods import HeadForm
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'swap_losses.py'
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools' / 'swap_losses.py'
+CONFIGS = ROOT / 'configs'
 HOOK = dict(type='LocWeightCalibrationHook')
 
 
@@ -116,6 +121,28 @@ class TestBlocks:
         # The other loss is left out: by default the head computes the stock one, with train_cfg's beta.
         assert 'loss_bbox' not in swap_config(cfg, losses='cls').model.bbox_head
         assert 'loss_cls' not in swap_config(cfg, losses='loc').model.bbox_head
+
+    @pytest.mark.parametrize('head', ['ConfigurableSSDHead', 'DSSDHead', 'RefineDetHead'])
+    def test_heads_of_this_package_may_have_blocks(self, head):
+        block = dict(type=head, bbox_coder=coder(0.1, 0.1, 0.2, 0.2))
+        balanced = 'IoUBalanced' + head.replace('Configurable', '')
+        swapped = swap_config(dense(block, train_cfg=dict(smoothl1_beta=0.4))).model.bbox_head
+        assert swapped.type == balanced
+        assert swapped.loss_cls == dict(type='IoUBalancedCrossEntropyLoss', use_sigmoid=False, eta=1.5)
+        assert swapped.loss_bbox.beta == 0.4
+        # What a block says comes before train_cfg.
+        block.update(
+            loss_cls=dict(type='CrossEntropyLoss', loss_weight=2.0),
+            loss_bbox=dict(type='SmoothL1Loss', beta=0.7, loss_weight=3.0),
+        )
+        result = swap_config(dense(block, train_cfg=dict(smoothl1_beta=0.4)))
+        swapped = result.model.bbox_head
+        assert (swapped.loss_cls.loss_weight, swapped.loss_bbox.beta) == (2.0, 0.7)
+        assert result.custom_hooks == [dict(HOOK, base_weight=3.0)]
+        one = swap_config(dense(block), losses='cls').model.bbox_head
+        assert (one.type, one.loss_bbox) == (balanced, block['loss_bbox'])
+        block.update(loss_bbox=dict(type='GIoULoss'))
+        assert 'loss_bbox stays as it is: GIoULoss' in plan_swap(dense(block)).notes[0]
 
     def test_foveabox_has_no_coder(self):
         head = dict(
@@ -535,6 +562,42 @@ custom_hooks = [
         ]
 
 
+class TestDetectorsOfThisPackage:
+    @pytest.mark.parametrize('method', METHODS)
+    @pytest.mark.parametrize(
+        ('config', 'head'),
+        [
+            ('ssd_resnet_fpn/ssd300_r50_fpn_coco-tiny.py', 'SSDHead'),
+            ('dssd/dssd320_r50_coco-tiny.py', 'DSSDHead'),
+            ('refinedet/refinedet320_r50_bccd.py', 'RefineDetHead'),
+        ],
+    )
+    def test_the_written_config_builds_and_differs_in_the_head_alone(self, tmp_path, config, head, method):
+        swapped = swap_losses(CONFIGS / config, method, out=tmp_path / 'new.py')
+        stock, new = Config.fromfile(CONFIGS / config), Config.fromfile(tmp_path / 'new.py')
+        assert new.to_dict() == swapped.result.to_dict() == swap_config(stock, method).to_dict()
+        assert swapped.notes == ()
+        assert 'custom_imports' not in swapped.text  # the original has them
+        init_default_scope('mmdet')
+        with torch.device('meta'):
+            models = [MODELS.build(cfg.model) for cfg in (new, stock)]
+        prefix = {'iou-balanced': 'IoUBalanced', 'harmonic': 'Harmonic'}[method]
+        assert type(models[0].bbox_head).__name__ == prefix + head
+        assert models[0].state_dict().keys() == models[1].state_dict().keys()
+        check_heads(models[0])
+        hooks = [HOOK] if method == 'iou-balanced' else []
+        assert new.pop('custom_hooks') == [*stock.pop('custom_hooks'), *hooks]
+        for key in ('type', 'loss_cls', 'loss_bbox', 'loss_joint'):
+            new.model.bbox_head.pop(key, None)
+        stock.model.bbox_head.pop('type')
+        assert new.to_dict() == stock.to_dict()  # RefineDet's ARM among the rest
+
+    def test_their_balanced_configs_are_balanced_already(self):
+        config = CONFIGS / 'iou_balanced' / 'bccd' / 'refinedet320_r50_iou-balanced_bccd.py'
+        with pytest.raises(SwapError, match='IoUBalancedRefineDetHead already'):
+            swap_losses(config, 'harmonic', dry_run=True)
+
+
 class TestFindConfig:
     @pytest.mark.parametrize(
         'name',
@@ -660,6 +723,14 @@ class TestTool:
         assert 'wrote new.py' in done.stdout
         head = Config.fromfile(tmp_path / 'new.py').model.bbox_head
         assert (head.loss_bbox.lambda_, head.loss_cls.type) == (1.0, 'FocalLoss')
+
+    @pytest.mark.parametrize('method', METHODS)
+    def test_of_a_refinedet(self, call, capsys, tmp_path, method):
+        call(CONFIGS / 'refinedet' / 'refinedet320_r50_bccd.py', '--method', method, '-o', 'new.py')
+        assert 'wrote new.py' in capsys.readouterr().out
+        model = Config.fromfile(tmp_path / 'new.py').model
+        assert model.bbox_head.type == METHODS[method].heads['RefineDetHead'].type
+        assert model.arm_head.type == 'DSSDHead'
 
     def test_dry_run_prints_the_file_and_the_notes(self, call, capsys, tmp_path):
         call('faster-rcnn_r50_fpn_giou_1x_coco', '--dry-run', '--eta', '1.1')

@@ -83,17 +83,6 @@ class TestAllPartsOff:
         assert_same(roi_losses(head), roi_losses(stock))
 
 
-def naive_terms(ce, bbox_losses, ious, scores, probs, beta_c=None):
-    """Sums over positives of Eq. 12, with the paper's values: the part that Eq. 2 adds to the CE, L_loc, TC."""
-    loc = [bbox + 1.5 * reference.hiou(iou, 0.8) for bbox, iou in zip(bbox_losses, ious)]
-    if beta_c is None:
-        beta_c = [math.exp(-loss) for loss in ce]
-    added = sum(math.exp(-loss_loc) * loss for loss, loss_loc in zip(ce, loc))
-    loc_term = sum((1 + beta) * loss_loc for beta, loss_loc in zip(beta_c, loc))
-    tc = sum(reference.task_contrastive(*row, margin=0.2) for row in zip(scores, ious, probs))
-    return added, loc_term, tc
-
-
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
@@ -117,7 +106,7 @@ def test_retina_head_equals_naive_loops(cls_factor):
     scores = [sigmoid(logits[i][labels[i]]) for i in positives]
     sigmoids = [[sigmoid(x) for x in logits[i]] for i in positives]
     probs = [[p / sum(row) for p in row] for row in sigmoids]
-    added, loc, tc = naive_terms(ce, bbox, ious, scores, probs, scores if cls_factor == 'score' else None)
+    added, loc, tc = reference.detector_terms(ce, bbox, ious, scores, probs, scores if cls_factor == 'score' else None)
     weights = samples.label_weights.tolist()
     stock = sum(
         weight * stock_reference.focal_entry(x, k == label)
@@ -143,7 +132,7 @@ def test_ssd_head_equals_naive_loops():
     bbox = [sum(stock_reference.smooth_l1(p - t, 0.5) for p, t in zip(*row)) for row in zip(preds, targets)]
     probs = [softmax(logits[i]) for i in positives]
     scores = [row[labels[i]] for row, i in zip(probs, positives)]
-    added, loc, tc = naive_terms([losses[i] for i in positives], bbox, ious, scores, probs)
+    added, loc, tc = reference.detector_terms([losses[i] for i in positives], bbox, ious, scores, probs)
     actual, _ = dense(head)
     factor = samples.cls_avg_factor
     assert actual['loss_cls'].item() == pytest.approx((sum(losses) + added) / factor, rel=2e-5)
@@ -166,7 +155,7 @@ def test_roi_head_equals_naive_loops(agnostic, avg):
     bbox = [sum(stock_reference.smooth_l1(p - t, 1.0) for p, t in zip(*row)) for row in zip(preds, own)]
     probs = [softmax(logits[i]) for i in positives]
     scores = [row[labels[i]] for row, i in zip(probs, positives)]
-    added, loc, tc = naive_terms([losses[i] for i in positives], bbox, ious, scores, probs)
+    added, loc, tc = reference.detector_terms([losses[i] for i in positives], bbox, ious, scores, probs)
     stock = sum(loss * weight for loss, weight in zip(losses, label_weights.tolist()))
     # BBoxHead: the RoIs that count (6 of 7), and all RoIs; Eq. 13: the positives.
     of_cls, of_bbox = (6, 7) if avg == 'head' else (4, 4)

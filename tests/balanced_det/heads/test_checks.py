@@ -131,6 +131,7 @@ def test_fitting_heads_pass(cfg, changes):
         (AnchorLossMixin, SSDHead, 'loss_by_feat is that of SSDHead'),
         (AnchorLossMixin, FoveaHead, 'loss_by_feat is that of FoveaHead'),
         (SSDLossMixin, RetinaHead, 'loss_by_feat is that of AnchorHead'),
+        (SSDLossMixin, SSDHead, 'loss_by_feat_single is that of SSDHead'),
         (FoveaLossMixin, RetinaHead, 'loss_by_feat is that of AnchorHead'),
         (RoILossMixin, SABLHead, 'loss is that of SABLHead'),
         (RoILossMixin, DIIHead, 'loss_and_target is that of DIIHead'),

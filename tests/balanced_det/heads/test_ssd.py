@@ -22,7 +22,10 @@ from head_cases import (
 )
 from mmdet.models.dense_heads import SSDHead
 from mmengine.config import ConfigDict
+from reference import boxes as reference_boxes
 from reference import iou_balanced as reference
+
+from balanced_det.evaluation import PositivesRecorder
 
 BETA = SSD['train_cfg'].smoothl1_beta
 STDS = SSD_STDS['target_stds']
@@ -49,7 +52,7 @@ def test_mining_takes_all_negatives_where_there_are_too_few():
 
 
 def stock_images(head, gts, monkeypatch):
-    """What mmdet's own SSDHead hands its loss of each image."""
+    """What mmdet's own SSDHead hands its loss of each image, by the scores and deltas of a head."""
     images, stock = [], build(SSD)
     with monkeypatch.context() as patch:
         single = lambda self, *args, avg_factor: images.append((*args, avg_factor)) or (torch.zeros(1), torch.zeros(1))  # noqa: E731
@@ -167,3 +170,79 @@ def test_one_positive_has_the_stock_classification_loss():
     assert 0 < losses['loss_bbox'] < stock['loss_bbox']
     assert all(grad.isfinite().all() for grad in grads)
     assert len(grads) == len(stock_grads)
+
+
+# ------------------------------------------------------------------------ the head alone, with stock losses
+
+
+def build_configurable(**changes):
+    return build(SSD, type='ConfigurableSSDHead', **changes)
+
+
+@pytest.mark.parametrize('gts', [instances(), instances([[], BOXES[1]], [[], LABELS[1]])], ids=['boxes', 'one empty'])
+def test_configurable_head_without_blocks_is_the_stock_head(gts):
+    head, stock = build_configurable(), build(SSD)
+    assert head.state_dict().keys() == stock.state_dict().keys()
+    assert_same(dense_losses(head, gts), dense_losses(stock, gts))
+
+
+def test_configurable_head_computes_the_losses_of_its_blocks():
+    # Another beta than that of train_cfg, and weights.
+    blocks = dict(
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=3.0),
+        loss_bbox=dict(type='SmoothL1Loss', beta=0.2, loss_weight=2.0),
+    )
+    losses, _ = dense_losses(build_configurable(**blocks), instances())
+    stock, _ = dense_losses(build(SSD, train_cfg=ConfigDict(SSD['train_cfg'], smoothl1_beta=0.2)), instances())
+    torch.testing.assert_close(losses['loss_cls'], 3 * stock['loss_cls'])
+    torch.testing.assert_close(losses['loss_bbox'], 2 * stock['loss_bbox'])
+
+
+def test_configurable_head_on_decoded_boxes(monkeypatch):
+    decoded = dict(reg_decoded_bbox=True, loss_bbox=dict(type='IoULoss', mode='linear'))
+    gts, expected = instances(), 0.0
+    for _, preds, anchors, labels, _, targets, _, avg_factor in stock_images(build_configurable(), gts, monkeypatch):
+        for i in (labels < C).nonzero().squeeze(1).tolist():
+            pred, target = (
+                reference_boxes.decode(anchors[i].tolist(), row[i].tolist(), STDS) for row in (preds, targets)
+            )
+            expected += (1 - reference_boxes.iou(pred, target)) / avg_factor
+    losses, _ = dense_losses(build_configurable(**decoded), gts)
+    assert losses['loss_bbox'].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(in_channels=(8, 8, 8)), 'in_channels has 3 levels, anchor_generator.strides 2'),
+        (dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True)), 'scores the background as one more class'),
+        (
+            dict(loss_cls=NEUTRAL_CE),
+            'needs the IoU of the regressed boxes, which ConfigurableSSDHead does not hand over',
+        ),
+        (dict(loss_bbox=BALANCED_L1), 'set loss_bbox.target_stds='),
+    ],
+)
+def test_configurable_head_refuses_blocks_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_configurable(**changes)
+
+
+@pytest.mark.parametrize('kind', ['ConfigurableSSDHead', 'IoUBalancedSSDHead'])
+def test_number_of_maps(kind):
+    for feats in (features()[:1], [*features(), features()[1]]):
+        with pytest.raises(ValueError, match=f'{kind} takes 2 feature maps, .* and got {len(feats)}: out_indices'):
+            build(SSD, type=kind)(feats)
+
+
+def test_positives_of_the_configurable_head_can_be_measured():
+    def measured(head):
+        recorder = PositivesRecorder(head)
+        recorder.start()
+        dense_losses(head, instances())
+        return recorder.stop()
+
+    found, expected = measured(build_configurable()), measured(build_ssd())
+    assert len(found.iou) >= 5
+    for got, want in zip(found, expected):
+        torch.testing.assert_close(got, want)
