@@ -6,7 +6,6 @@ import copy
 import functools
 import json
 
-import mmengine
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -39,13 +38,8 @@ SWAPPED = [name for name in OF_FAMILIES if name not in REFUSED]
 
 
 @pytest.fixture(autouse=True)
-def _scope(monkeypatch):
+def _scope():
     init_default_scope('mmdet')
-    # mmengine reads a hundred metafiles again for each `mmdet::`.
-    monkeypatch.setattr('mmengine.config.utils.load', read_once)
-
-
-read_once = functools.cache(mmengine.load)
 
 
 @functools.cache

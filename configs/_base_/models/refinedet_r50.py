@@ -1,5 +1,5 @@
-"""RefineDet on ResNet-50, for inputs of 320 and of 512: its anchors follow from the strides alone (docs/refinedet.md)."""
-# Detections: the values of the released scripts, and those of the paper.
+"""RefineDet on ResNet-50, for inputs of 320 and 512: its anchors follow from the strides alone (docs/refinedet.md)."""
+# Detections: the values of the released scripts, and those of the paper: model = dict(test_cfg=_base_.refinedet_paper)
 refinedet_release = dict(nms_pre=1000, max_per_img=500)
 refinedet_paper = dict(nms_pre=400, max_per_img=200)
 

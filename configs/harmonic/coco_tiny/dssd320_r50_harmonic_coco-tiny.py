@@ -1,0 +1,3 @@
+"""DSSD320 on ResNet-50 with HarmonicDet, on COCO-tiny (80 images: a trial of the machinery, not of accuracy)."""
+_base_ = ['../../dssd/dssd320_r50_coco-tiny.py', '../../_base_/losses/harmonic_det.py']
+model = dict(bbox_head=dict(type='HarmonicDSSDHead', loss_joint=_base_.harmonic_det))
