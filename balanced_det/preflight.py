@@ -217,7 +217,7 @@ def annotated_names(dataset: ConfigDict) -> set[str]:
         xml = osp.join(folder, f'{image_id}.xml')
         if osp.isfile(xml):
             names.update(element.text or '' for element in ET.parse(xml).iterfind('object/name'))
-    configured = (dataset.get('metainfo') or {}).get('classes', ())
+    configured = class_names(dataset)
     return set() if names & set(configured) else names
 
 

@@ -15,13 +15,13 @@ from mmdet.registry import TASK_UTILS
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
-from balanced_det.heads import AnchorLossMixin, FoveaLossMixin, RoILossMixin
+from balanced_det.heads import AnchorLossMixin, FoveaLossMixin, RoILossMixin, SSDLossMixin
 from balanced_det.swap.detector import Head, Keys, SwapError, class_of, default, dotted, find_heads, stock_name
 from balanced_det.swap.methods import METHODS, HeadForm, LossForm, Method
 
 LOSSES = {'cls': ('loss_cls',), 'loc': ('loss_bbox',), 'both': ('loss_cls', 'loss_bbox')}
 HOOK = 'LocWeightCalibrationHook'
-SEAMS = (AnchorLossMixin, FoveaLossMixin, RoILossMixin)
+SEAMS = (AnchorLossMixin, SSDLossMixin, FoveaLossMixin, RoILossMixin)
 LOSS_METHODS = ('loss_by_feat', 'loss_by_feat_single', 'loss_and_target', 'loss')
 SIGMOID_OF_ROIS = 'the background is a class of this head, which a sigmoid loss counts as an object'
 

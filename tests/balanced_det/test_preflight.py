@@ -106,6 +106,13 @@ def test_classes_of_a_voc_set(tmp_path):
     # A class that the files at hand lack may be in others.
     (tmp_path / 'Annotations' / 'a.xml').write_text('<a><object><name>RBC</name></object></a>')
     check_config(cfg)
+    # So it is where the classes are those of the dataset's type.
+    (tmp_path / 'Annotations' / 'a.xml').write_text('<a><object><name>dog</name></object></a>')
+    cfg.model.bbox_head.num_classes = 20
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        del loader.dataset.metainfo
+        loader.dataset.type = 'VOCDataset'
+    check_config(cfg)
 
 
 def test_arguments_name_the_config(data_root):

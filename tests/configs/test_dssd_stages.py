@@ -53,7 +53,7 @@ def norms(model):
         (ONE_STAGE, 80000, [40000, 60000], 1e-3, None),
         (ENCODER, 80000, [40000, 60000], 1e-3, None),
         (STAGE_1, 30000, [20000], 1e-3, f'work_dirs/{ENCODER}/iter_80000.pth'),
-        (STAGE_2, 40000, [20000], 1e-3, f'work_dirs/{STAGE_1}/iter_30000.pth'),
+        (STAGE_2, 40000, [20000], 1e-4, f'work_dirs/{STAGE_1}/iter_30000.pth'),
     ],
 )
 def test_schedule(name, iterations, milestones, rate, start):
