@@ -200,7 +200,7 @@ def test_rois_have_no_fit_of_their_own(photos):
 
 def test_maps_made_without_padding_do_not_follow_from_the_strides():
     cfg = Config.fromfile(ROOT / 'configs/iou_balanced/coco_tiny/dssd320_r50_iou-balanced_coco-tiny.py')
-    with torch.device('meta'), pytest.raises(CalibrationError, match='made without padding: .*leave out'):
+    with torch.device('meta'), pytest.raises(CalibrationError, match=r'made without padding: .*leave out'):
         from_anchors(cfg, LAMBDAS)
 
 
