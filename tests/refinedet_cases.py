@@ -218,3 +218,24 @@ def multiply_adds(model, images):
     for handle in handles:
         handle.remove()
     return sum(total)
+
+
+# A config on digit scenes, for tests that run a tool; takes the folder of the `_base_` parts and the number of classes.
+CONFIG_TEXT = """
+_base_ = [
+    '{base}/models/refinedet_r50.py',
+    '{base}/datasets/digit_scenes.py',
+    '{base}/schedules/adamw_1500-iter.py',
+    '{base}/runtime.py',
+]
+channels = (8, 16, 32, 8)
+model = dict(
+    backbone=dict(
+        depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    neck=dict(in_channels=channels[:3], planes=2),
+    transfer=dict(in_channels=channels, channels=8),
+    arm_head=dict(in_channels=channels, prediction_planes=2),
+    bbox_head=dict(num_classes={num_classes}, in_channels=(8,) * 4, prediction_planes=2),
+    test_cfg=dict(max_per_img=30))
+log_processor = dict(by_epoch=False)
+"""

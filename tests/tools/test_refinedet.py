@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
-from refinedet_cases import multiply_adds
+from refinedet_cases import CONFIG_TEXT, multiply_adds
 
 from balanced_det import compat
 from balanced_det.datasets import make_digit_scenes
@@ -25,21 +25,6 @@ NUM_VAL = 4
 pytestmark = pytest.mark.slow  # each process imports mmdet, which takes seconds
 
 CONFIG = """
-_base_ = [
-    '{base}/models/refinedet_r50.py',
-    '{base}/datasets/digit_scenes.py',
-    '{base}/schedules/adamw_1500-iter.py',
-    '{base}/runtime.py',
-]
-channels = (8, 16, 32, 8)
-model = dict(
-    backbone=dict(
-        depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, norm_eval=False, init_cfg=None),
-    neck=dict(in_channels=channels[:3], planes=2),
-    transfer=dict(in_channels=channels, channels=8),
-    arm_head=dict(in_channels=channels, prediction_planes=2),
-    bbox_head=dict(num_classes=10, in_channels=(8,) * 4, prediction_planes=2),
-    test_cfg=dict(max_per_img=30))
 ten_digits = dict(data_root='{data}/', metainfo=dict(classes=tuple('0123456789')))
 train_dataloader = dict(batch_size=4, dataset=ten_digits)
 val_dataloader = dict(batch_size=2, dataset=ten_digits)
@@ -52,7 +37,6 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=3),
     logger=dict(interval=1),
     visualization=dict(type='DetVisualizationHook', draw=True, interval=1, score_thr=0.0))
-log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)
 """
 
@@ -62,7 +46,7 @@ def config(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('refinedet')
     data = make_digit_scenes(folder / 'digits', num_train=8, num_val=NUM_VAL, classes=10)
     path = folder / 'refinedet_tiny.py'
-    path.write_text(CONFIG.format(base=ROOT / 'configs' / '_base_', data=data))
+    path.write_text((CONFIG_TEXT + CONFIG).format(base=ROOT / 'configs' / '_base_', num_classes=10, data=data))
     return path
 
 
