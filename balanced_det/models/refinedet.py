@@ -56,7 +56,7 @@ class RefineDet(SingleStageDetector):
                 f'RefineDet: arm_head.num_classes is {self.arm_head.num_classes}; the anchor refinement module knows '
                 'objects and background alone: set it to 1'
             )
-        arm, odm = (str(head.prior_generator) for head in (self.arm_head, self.bbox_head))
+        arm, odm = (head.get('anchor_generator') for head in (arm_head, kwargs['bbox_head']))
         if arm != odm:
             raise ValueError(
                 f'RefineDet: arm_head has the anchors {arm}, bbox_head {odm}: give both the same anchor_generator'
