@@ -18,6 +18,8 @@ from mmengine.runner import Runner
 from balanced_det.evaluation.anchors import anchor_iou
 from balanced_det.preflight import ConfigProblem, check_config, load_config
 
+AP50 = 'pascal_voc/bbox_mAP_50'
+
 
 def main() -> None:
     args = parse_args()
@@ -28,7 +30,7 @@ def main() -> None:
         sys.exit(f'{args.config}: {problem}')
     runner = Runner.from_cfg(overfit_config(cfg, args))
     runner.train()
-    ap50 = runner.message_hub.get_scalar(f'val/{monitor(cfg)}').current()
+    ap50 = runner.message_hub.get_scalar(f'val/{AP50}').current()
     print(f'AP50 {ap50:.3f} on its {args.images} images after {runner.iter} iterations')
     if hasattr(runner.model, 'with_refined'):
         report_anchors(runner)
@@ -61,17 +63,17 @@ def overfit_config(cfg: Config, args: argparse.Namespace) -> Config:
     if cfg.model.backbone.type == 'ResNet':
         cfg.model.backbone.update(frozen_stages=-1, norm_eval=False)
     source = cfg.train_dataloader.dataset
+    if 'ann_file' not in source:
+        sys.exit(f'train_dataloader.dataset is a {source.type}: name one set of it, for example with a config on BCCD')
     source.update(indices=args.images, pipeline=without_augmentation(cfg.val_dataloader.dataset.pipeline))
-    loader = dict(num_workers=0, persistent_workers=False, batch_sampler=None)
+    sampler = dict(type='DefaultSampler', shuffle=True)
+    loader = dict(num_workers=0, persistent_workers=False, batch_sampler=None, sampler=sampler)
     cfg.train_dataloader.update(loader, batch_size=args.batch_size)
-    cfg.val_dataloader.update(
-        loader,
-        batch_size=args.batch_size,
-        dataset=dict(source, test_mode=True, pipeline=cfg.val_dataloader.dataset.pipeline),
-    )
+    cfg.val_dataloader.update(loader, batch_size=args.batch_size)
+    # Not in test_mode, which would filter no images and so take others.
+    cfg.val_dataloader.dataset = dict(source, pipeline=cfg.val_dataloader.dataset.pipeline)
     cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
-    if 'ann_file' in cfg.val_evaluator:  # COCO format
-        cfg.val_evaluator.ann_file = os.path.join(source.data_root, source.ann_file)
+    cfg.val_evaluator = dict(type='LocalizationVOCMetric')  # of the images that come, not of all in an annotation file
     cfg.optim_wrapper = dict(
         type='OptimWrapper', optimizer=dict(type='AdamW', lr=args.lr, weight_decay=0.0), clip_grad=dict(max_norm=10.0)
     )
@@ -81,7 +83,7 @@ def overfit_config(cfg: Config, args: argparse.Namespace) -> Config:
     cfg.default_hooks.checkpoint.update(by_epoch=True, interval=args.interval, max_keep_ckpts=1)
     cfg.default_hooks.logger.update(interval=steps)
     cfg.log_processor.update(by_epoch=True)
-    stop = dict(type='EarlyStoppingHook', monitor=monitor(cfg), rule='greater', patience=args.epochs)
+    stop = dict(type='EarlyStoppingHook', monitor=AP50, rule='greater', patience=args.epochs)
     cfg.custom_hooks = [*cfg.custom_hooks, dict(stop, stopping_threshold=args.target)]
     cfg.env_cfg.cudnn_benchmark = False
     return cfg
@@ -92,11 +94,6 @@ def without_augmentation(test_pipeline: list[dict]) -> list[dict]:
     boxes = [step for step in test_pipeline if step['type'] == 'LoadAnnotations']
     load, *others = [step for step in test_pipeline if step['type'] != 'LoadAnnotations']
     return [load, *boxes, dict(type='FilterAnnotations', min_gt_bbox_wh=(0, 0)), *others]
-
-
-def monitor(cfg: Config) -> str:
-    """Name of the AP50 that the evaluator reports."""
-    return {'LocalizationCocoMetric': 'coco/bbox_mAP_50'}.get(cfg.val_evaluator.type, 'pascal_voc/bbox_mAP_50')
 
 
 def report_anchors(runner: Runner) -> None:

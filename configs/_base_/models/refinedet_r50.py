@@ -46,7 +46,8 @@ model = dict(
             type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])),
     train_cfg=dict(
         assigner=dict(
-            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0, ignore_iof_thr=-1,
+            # min_pos_iou above 0: a refined anchor may be anywhere, and a box that none overlaps has no positive.
+            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=1e-6, ignore_iof_thr=-1,
             gt_max_assign_all=False),
         sampler=dict(type='PseudoSampler'),
         smoothl1_beta=1.0,
