@@ -32,9 +32,9 @@ from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint, set_random_seed
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from balanced_det.heads.base import one_class
 from balanced_det.models import CenteredSSDAnchorGenerator
 from balanced_det.preflight import walk
 
@@ -264,7 +264,7 @@ def _loss_at_zero(model: Any, head: Any, data: dict) -> None:
     """Let a head compute its loss with zeros for scores and deltas; ``data`` as the data preprocessor gives it."""
     instances, ignored, metas = unpack_gt_instances(data['data_samples'])
     if head.num_classes == 1:  # an RPN, an ARM: as their detectors do
-        instances = [InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels)) for gt in instances]
+        instances = one_class(instances)
     num_images, _, height, width = data['inputs'].shape
     strides = head.prior_generator.strides
     counts = np.broadcast_to(head.num_base_priors, len(strides)).tolist()  # one for each level in SSD alone

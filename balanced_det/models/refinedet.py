@@ -9,10 +9,9 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from balanced_det.heads.base import visible_instances
+from balanced_det.heads.base import one_class, visible_instances
 from balanced_det.models.refinedet_head import RefinedAnchors
 
 Outputs = tuple[list[Tensor], list[Tensor]]
@@ -76,7 +75,7 @@ class RefineDet(SingleStageDetector):
         gts, ignored, metas = unpack_gt_instances(batch_data_samples)
         gts, left_out = visible_instances(gts, metas)
         arm_outs, odm_outs = self._forward(batch_inputs)
-        arm_losses = self.arm_head.loss_by_feat(*arm_outs, _one_class(gts), metas, ignored)
+        arm_losses = self.arm_head.loss_by_feat(*arm_outs, one_class(gts), metas, ignored)
         losses = self.bbox_head.loss_by_feat(*odm_outs, gts, self.with_refined(metas, arm_outs), ignored)
         arm_losses = {f'arm_{name}': value for name, value in arm_losses.items() if 'loss' in name}
         return {**arm_losses, **losses, 'gt_left_out': left_out}
@@ -122,8 +121,3 @@ class RefineDet(SingleStageDetector):
 def _rows(level: Tensor, width: int) -> Tensor:
     """(N, anchors * width, H, W) -> (N, H * W * anchors, width)."""
     return level.permute(0, 2, 3, 1).reshape(len(level), -1, width)
-
-
-def _one_class(batch_gt_instances: list[InstanceData]) -> list[InstanceData]:
-    """The same boxes, all of class 0."""
-    return [InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels)) for gt in batch_gt_instances]

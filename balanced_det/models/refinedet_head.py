@@ -44,7 +44,9 @@ class RefineDetHead(DSSDHead):
         self, featmap_sizes: list[tuple[int, int]], batch_img_metas: list[dict], device: Any = 'cuda'
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
         """As ``AnchorHead.get_anchors``; the anchors are each image's own."""
-        _, valid_flags = super().get_anchors(featmap_sizes, batch_img_metas, device)
+        valid_flags = [
+            self.prior_generator.valid_flags(featmap_sizes, meta['pad_shape'], device) for meta in batch_img_metas
+        ]
         counts = self._anchors_of_levels(featmap_sizes)
         return [list(refined_of(meta).priors.split(counts)) for meta in batch_img_metas], valid_flags
 
