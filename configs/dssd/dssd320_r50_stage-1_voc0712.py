@@ -1,5 +1,5 @@
 """DSSD320 on VOC07+12, stage 1 of 2: the encoder is frozen, deconvolution and head learn for 30k iterations."""
-_base_ = './dssd320_r50_voc0712.py'
+_base_ = '../harmonic/voc/dssd320_r50_voc0712.py'
 model = dict(
     backbone=dict(frozen_stages=4, init_cfg=None),
     neck=[dict(_base_.model.neck[0], frozen=True), _base_.model.neck[1]])

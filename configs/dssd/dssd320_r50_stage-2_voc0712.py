@@ -1,5 +1,5 @@
 """DSSD320 on VOC07+12, stage 2 of 2: all layers but the batch norms learn, 40k iterations at a tenth of the rate."""
-_base_ = './dssd320_r50_voc0712.py'
+_base_ = '../harmonic/voc/dssd320_r50_voc0712.py'
 # As in the release: the norms keep their statistics, scales and shifts, and no layer is frozen.
 frozen_norm = dict(type='BN', requires_grad=False)
 model = dict(

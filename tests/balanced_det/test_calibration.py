@@ -33,7 +33,7 @@ from iou_balanced.losses import IoUBalancedSmoothL1Loss
 
 ROOT = Path(__file__).parents[2]
 RETINANET = ROOT / 'configs' / 'iou_balanced' / 'coco' / 'retinanet_r50_fpn_iou-balanced-1x_coco.py'
-FASTER_RCNN = ROOT / 'configs' / 'iou_balanced' / 'coco' / 'faster-rcnn_r50_fpn_iou-balanced-1x_coco.py'
+FASTER_RCNN = ROOT / 'configs' / 'iou_balanced' / 'coco_tiny' / 'faster-rcnn_r50_fpn_iou-balanced-1x_coco-tiny.py'
 LAMBDAS = (0.5, 1.5)
 
 # (height, width) and the boxes, xyxy. The long thin boxes have no anchor of IoU 0.5, but one that is the best by far:

@@ -1,4 +1,6 @@
-"""Paper B, Tables 2 and 3: Faster R-CNN-R50 with HarmonicDet on COCO, 1333 x 800."""
+"""Paper B, Table 2, row 20, Table 3, row 4, and Table 5, rows 3 and 7:
+Faster R-CNN-R50 with HarmonicDet on COCO, 1333 x 800.
+"""
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_detection.py',

@@ -1,4 +1,4 @@
-"""Paper B, Table 2: Mask R-CNN-R50 with HarmonicDet on COCO, 1333 x 800; the mask branch is the stock one."""
+"""Paper B, Table 2, row 22: Mask R-CNN-R50 with HarmonicDet on COCO, 1333 x 800; the mask branch is the stock one."""
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',

@@ -1,4 +1,4 @@
-"""Paper B, Table 2: RetinaNet-R50 with HarmonicDet on COCO, 1333 x 800."""
+"""Paper B, Table 2, row 14: RetinaNet-R50 with HarmonicDet on COCO, 1333 x 800."""
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/datasets/coco_detection.py',

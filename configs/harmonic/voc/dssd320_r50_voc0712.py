@@ -1,10 +1,13 @@
-"""DSSD320 on ResNet-50, on VOC07+12, in one stage: 80k iterations of 4 GPUs x 8 images from ImageNet weights."""
+"""Paper B, Table 1, row 7: DSSD320-R50 on VOC07+12, in one stage from ImageNet weights, 4 GPUs x 8 images.
+
+The paper states no schedule: 80k iterations are those of SSD321 in DSSD's release. Its two stages: configs/dssd/.
+"""
 _base_ = [
-    '../_base_/models/dssd_r50.py',
-    '../_base_/datasets/voc0712.py',
-    '../_base_/datasets/ssd_pipeline.py',
-    '../_base_/schedules/sgd_80k-iter.py',
-    '../_base_/runtime.py',
+    '../../_base_/models/dssd_r50.py',
+    '../../_base_/datasets/voc0712.py',
+    '../../_base_/datasets/ssd_pipeline.py',
+    '../../_base_/schedules/sgd_80k-iter.py',
+    '../../_base_/runtime.py',
 ]
 _base_.ssd_train_pipeline[5].scale = (320, 320)
 _base_.ssd_test_pipeline[1].scale = (320, 320)

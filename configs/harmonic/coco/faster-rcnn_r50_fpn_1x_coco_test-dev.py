@@ -1,0 +1,9 @@
+"""Paper B, Table 2, row 16, on test-dev: writes the detections for the COCO server."""
+_base_ = './faster-rcnn_r50_fpn_1x_coco.py'
+test_dataloader = dict(
+    dataset=dict(ann_file='annotations/image_info_test-dev2017.json', data_prefix=dict(img='test2017/')))
+test_evaluator = dict(
+    format_only=True,
+    ann_file=_base_.data_root + 'annotations/image_info_test-dev2017.json',
+    outfile_prefix='work_dirs/faster-rcnn_r50_fpn_1x_coco/'
+    'detections_test-dev2017_faster-rcnn_r50_fpn_1x_results')

@@ -1,0 +1,3 @@
+"""Paper B, Table 1, row 3: Faster R-CNN-R50 with HarmonicDet on VOC07+12, 1000 x 600."""
+_base_ = ['./faster-rcnn_r50_fpn_1x_voc0712.py', '../../_base_/losses/harmonic_det.py']
+model = dict(roi_head=dict(bbox_head=dict(type='HarmonicShared2FCBBoxHead', loss_joint=_base_.harmonic_det)))

@@ -1,0 +1,8 @@
+"""Paper B, Table 1, row 6: SSD512 on ResNet-50-FPN on VOC07+12."""
+_base_ = './ssd300_r50_fpn_voc0712.py'
+_base_.train_dataloader.dataset.dataset.datasets[0].pipeline[5].scale = (512, 512)
+_base_.train_dataloader.dataset.dataset.datasets[1].pipeline[5].scale = (512, 512)
+_base_.val_dataloader.dataset.pipeline[1].scale = (512, 512)
+_base_.test_dataloader.dataset.pipeline[1].scale = (512, 512)
+_base_.ssd512_head.anchor_generator.basesize_ratio_range = (0.15, 0.9)
+model = dict(neck=_base_.ssd512_neck, bbox_head=_base_.ssd512_head)

@@ -1,0 +1,11 @@
+"""Paper A, Table 5, row 3: RetinaNet-R50 on VOC07+12, 1000 x 600, on mmdet's schedule, 4 epochs of 3 repeats.
+
+The authors' config has 12 epochs without repeats, and the same learning rate for an image.
+"""
+_base_ = [
+    '../../_base_/models/retinanet_r50_fpn_smooth-l1.py',
+    '../../_base_/datasets/voc0712_repeated.py',
+    '../../_base_/schedules/sgd_1x_voc0712.py',
+    '../../_base_/runtime.py',
+]
+model = dict(bbox_head=dict(num_classes=20))
