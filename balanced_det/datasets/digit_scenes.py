@@ -15,15 +15,8 @@ photographs. It is a *made* set from real parts: numbers on it compare losses, t
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
-import signal
-import sys
-import threading
-import time
-from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -33,9 +26,10 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.fileio import exists
-from tqdm import tqdm
 
 from .digit_drawing import MIN_SIDE, Scene, draw_scene, load_sources
+from .parallel import default_workers, in_parallel
+from .whole_files import write_bytes, write_json
 
 SPLITS = ('train', 'val')
 TEN_CLASSES = tuple('0123456789')
@@ -183,7 +177,7 @@ def make_digit_scenes(
     """
     settings = Settings(num_train, num_val, size, classes, seed)
     settings.check()
-    workers = _default_workers() if workers is None else workers
+    workers = default_workers() if workers is None else workers
     if workers < 1:
         raise ValueError(f'workers must be at least 1, but got {workers}.')
     root = Path(root)
@@ -192,28 +186,24 @@ def make_digit_scenes(
     load_sources()  # before anything is written, and before the workers fork
     # The manifest comes first, too: without it the folders of an interrupted set are taken for somebody else's.
     root.mkdir(parents=True, exist_ok=True)
-    _write_json(root / MANIFEST, dict(settings=settings._asdict(), complete=False))
+    write_json(root / MANIFEST, dict(settings=settings._asdict(), complete=False))
     for folder in (*SPLITS, 'annotations'):
         (root / folder).mkdir(exist_ok=True)
     tasks = [(str(root), split, index, settings) for split in SPLITS for index in range(settings.images(split))]
-    pause = 0.1 if sys.stderr.isatty() else 5.0  # in a log file the bar writes a line each time
-    with closing(_run(tasks, workers)) as results:
-        labels = list(tqdm(results, 'digit scenes', len(tasks), unit='image', mininterval=pause, disable=not progress))
+    drawn = in_parallel(
+        _make_image, tasks, workers=workers, label='digit scenes', unit='image', chunksize=8, progress=progress
+    )
+    with closing(drawn):
+        labels = list(drawn)
     for split, per_image in zip(SPLITS, (labels[:num_train], labels[num_train:])):
-        _write_json(root / 'annotations' / f'{split}.json', _coco(split, per_image, settings))
-    _write_json(root / MANIFEST, dict(description=_DESCRIPTION, settings=settings._asdict(), complete=True))
+        write_json(root / 'annotations' / f'{split}.json', _coco(split, per_image, settings))
+    write_json(root / MANIFEST, dict(description=_DESCRIPTION, settings=settings._asdict(), complete=True))
     return root
 
 
 def scene(split: str, index: int, *, size: int = 128, seed: int = 0) -> Scene:
     """Draw image ``index`` of a split: pixels, masks and boxes, without a file."""
     return draw_scene(np.random.default_rng([seed, SPLITS.index(split), index]), split, size)
-
-
-def _default_workers() -> int:
-    # The affinity counts the cores a container or a batch system lets this process use.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(cores, 8)
 
 
 def _is_complete(root: Path, settings: Settings, force: bool) -> bool:
@@ -267,33 +257,6 @@ def _clear(root: Path) -> None:
     (root / MANIFEST).unlink()
 
 
-def _run(tasks: list[tuple], workers: int) -> Generator[list[dict], None, None]:
-    """Yield the result of every task, in order."""
-    if workers == 1:
-        yield from map(_make_image, tasks)
-        return
-    # Forked workers need not import torch and mmdet again, which takes longer than the drawing.
-    context = multiprocessing.get_context('fork' if sys.platform == 'linux' else None)
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
-    try:
-        yield from pool.map(_make_image, tasks, chunksize=8)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which stops its workers
-    cv2.setNumThreads(0)  # OpenCV's threads do not live through a fork
-    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this worker when the parent was killed: it would wait for its next task for ever."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def _make_image(task: tuple[str, str, int, Settings]) -> list[dict]:
     """Draw and write one image; returns what its annotations say."""
     root, split, index, settings = task
@@ -304,7 +267,7 @@ def _make_image(task: tuple[str, str, int, Settings]) -> list[dict]:
     )
     if not done:
         raise RuntimeError('OpenCV could not encode a PNG.')
-    _write(Path(root, split, _file_name(index)), png.tobytes())
+    write_bytes(Path(root, split, _file_name(index)), png.tobytes())
     return [
         dict(bbox=digit.bbox, digit=digit.label, source=digit.source, visible=round(visible, 4))
         for digit, visible in zip(drawn.digits, drawn.visible)
@@ -313,21 +276,6 @@ def _make_image(task: tuple[str, str, int, Settings]) -> list[dict]:
 
 def _file_name(index: int) -> str:
     return f'{index:06d}.png'
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there."""
-    part = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _write_json(path: Path, content: dict) -> None:
-    _write(path, (json.dumps(content, separators=(',', ':')) + '\n').encode())
 
 
 def _coco(split: str, per_image: list[list[dict]], settings: Settings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
-from balanced_det.datasets import digit_drawing, digit_scenes
+from balanced_det.datasets import digit_drawing, digit_scenes, parallel
 from balanced_det.datasets.digit_scenes import MANIFEST, TEN_CLASSES, make_digit_scenes, scene
 
 SMALL = dict(num_train=24, num_val=8, progress=False)
@@ -256,7 +256,7 @@ def test_an_interrupted_set_is_completed(made, tmp_path, monkeypatch, workers):
     if workers == 1:
         monkeypatch.setattr(digit_scenes, '_make_image', interrupted)
     else:  # the parent is interrupted while its workers draw
-        monkeypatch.setattr(digit_scenes, 'tqdm', lambda results, *args, **kwargs: interrupt_after(results, 3))
+        monkeypatch.setattr(parallel, 'tqdm', lambda results, *args, **kwargs: interrupt_after(results, 3))
     with pytest.raises(KeyboardInterrupt):
         make_digit_scenes(root, workers=workers, **SMALL)
     assert not json.loads((root / MANIFEST).read_text())['complete']
@@ -277,7 +277,7 @@ def test_an_interruption_before_the_first_image_is_no_foreign_folder(made, tmp_p
         (path.parent / f'.{path.name}.123').write_text('{')
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(digit_scenes, '_write_json', interrupted)
+    monkeypatch.setattr(digit_scenes, 'write_json', interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_digit_scenes(tmp_path, workers=1, **SMALL)
     monkeypatch.undo()
