@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from mmdet.utils import reduce_mean
 from torch import Tensor
 
 
@@ -58,6 +59,15 @@ class MatchedSamples:
     def float(self) -> MatchedSamples:
         """Half precision as float32; other types stay."""
         return self._map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
+
+    def with_mean_avg_factors(self) -> MatchedSamples:
+        """The same samples; both divisors are their means over all processes, which all have to call this.
+
+        With them the losses are those of one batch over all GPUs, see docs/multi_gpu.md.
+        """
+        factors = self.labels.new_tensor([self.cls_avg_factor, self.bbox_avg_factor], dtype=torch.float64)
+        cls_avg_factor, bbox_avg_factor = reduce_mean(factors).tolist()
+        return replace(self, cls_avg_factor=cls_avg_factor, bbox_avg_factor=bbox_avg_factor)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> MatchedSamples:
         tensors: dict[str, Any] = {name: function(getattr(self, name)) for name in TENSORS}

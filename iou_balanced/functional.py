@@ -68,7 +68,7 @@ def iou_power_weight(iou: Tensor, *, lambda_: float = 1.5) -> Tensor:
     return iou.detach().pow(lambda_)
 
 
-def iou_normalized_weight(iou: Tensor, loss: Tensor, *, lambda_: float = 1.5) -> Tensor:
+def iou_normalized_weight(iou: Tensor, loss: Tensor, *, lambda_: float = 1.5, reduce: Reduce = None) -> Tensor:
     r"""Weights of the IoU-balanced localisation loss that keep its sum in every iteration, Eq. 7.
 
     .. math:: w_i = iou_i^\lambda \, \frac{\sum_j L_j}{\sum_j iou_j^\lambda \, L_j}
@@ -80,10 +80,11 @@ def iou_normalized_weight(iou: Tensor, loss: Tensor, *, lambda_: float = 1.5) ->
         iou: Shape (P,), IoU of the regressed boxes with their ground truth, in [0, 1].
         loss: Shape (P,), localisation loss of the positives, at least 0.
         lambda_: Focus on well-fitting samples, at least 0.
+        reduce: As for :func:`iou_balanced_weight`.
 
     Returns:
         Shape (P,).
 
     *Gradient*: none; the weights are constants.
     """
-    return iou_balanced_weight(iou, loss, eta=lambda_)
+    return iou_balanced_weight(iou, loss, eta=lambda_, reduce=reduce)

@@ -17,10 +17,18 @@ from iou_balanced.losses import IoUBalancedClassification, IoUBalancedSmoothL1Lo
 
 
 class IoUBalancedLossMixin:
-    """Hands the matched samples to ``loss_cls`` and ``loss_bbox``, with the IoU of the regressed boxes.
+    r"""Hands the matched samples to ``loss_cls`` and ``loss_bbox``, with the IoU of the regressed boxes.
 
     Either loss may be a stock one, so that the losses can be tried one at a time. The samples over which Eq. 4 and
     Eq. 7 normalise are those of ``loss_cls.scope``. Boxes and IoU are computed at the positives alone.
+
+    With ``loss_cls.sync`` both losses are normalised as one batch over all GPUs: rank r, with the sum :math:`S_r` and
+    the host's divisor :math:`N_r`, has the loss
+
+    .. math:: L_r = \frac{S_r}{\frac{1}{W} \sum_k N_k}, \quad
+              \frac{1}{W} \sum_r L_r = \frac{\sum_r S_r}{\sum_k N_k}
+
+    whose mean over the W ranks, which is what their averaged gradients descend, is that of all images in one batch.
     """
 
     # The seam's.
@@ -29,6 +37,7 @@ class IoUBalancedLossMixin:
     matched_iou: Any
     num_classes: int
     regressed: Any
+    sync: bool
 
     def loss_by_matched(self, groups: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch.
@@ -40,21 +49,25 @@ class IoUBalancedLossMixin:
         Returns:
             'loss_cls' and 'loss_bbox', summed over the sets.
         """
-        losses_cls, losses_bbox = zip(*(self._losses(samples, reduction_override) for samples in groups))
+        # An override of 'none' ranks hard examples, which not every GPU does: it must not wait for the others.
+        sync = self.sync and reduction_override != 'none'
+        if sync:
+            groups = [samples.with_mean_avg_factors() for samples in groups]
+        losses_cls, losses_bbox = zip(*(self._losses(samples, reduction_override, sync) for samples in groups))
         return dict(loss_cls=sum(losses_cls), loss_bbox=sum(losses_bbox))
 
-    def _losses(self, samples: MatchedSamples, reduction_override: str | None) -> tuple[Tensor, Tensor]:
+    def _losses(self, samples: MatchedSamples, reduction_override: str | None, sync: bool) -> tuple[Tensor, Tensor]:
         inds = samples.positives(self.num_classes)
         positives = samples.select(inds)
         target: Tensor | tuple[Tensor, Tensor] = samples.labels
-        of_bbox: dict[str, Tensor] = {}
+        of_bbox: dict[str, Any] = {}
         if isinstance(self.loss_cls, IoUBalancedClassification) or isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):
             with torch.no_grad():
                 iou = self.matched_iou(positives)
             if isinstance(self.loss_cls, IoUBalancedClassification):
                 target = (samples.labels, iou.new_zeros(len(samples.labels)).index_put((inds,), iou))
             if isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):
-                of_bbox = dict(iou=iou)
+                of_bbox = dict(iou=iou, sync=sync)
         loss_cls = self.loss_cls(
             samples.cls_score,
             target,

@@ -136,7 +136,8 @@ class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
         eta: Focus on well-fitting samples, at least 0; 0 is the stock ``FocalLoss``.
         scope: Over which positives a head normalises Eq. 4: 'batch' (all levels and images of one GPU), 'level' or
             'image'.
-        sync: Normalise over the positives of all GPUs.
+        sync: Normalise as one batch over all GPUs: the sums of Eq. 4 and, in a balanced head, the divisors of both
+            losses. False: mmdet's convention, each GPU by itself.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: Factor of the loss.
     """
@@ -177,7 +178,8 @@ class IoUBalancedCrossEntropyLoss(IoUBalancedClassification, CrossEntropyLoss):
         eta: Focus on well-fitting samples, at least 0; 0 is the stock ``CrossEntropyLoss``.
         scope: Over which positives a head normalises Eq. 4: 'batch' (all levels and images of one GPU), 'level' or
             'image'.
-        sync: Normalise over the positives of all GPUs.
+        sync: Normalise as one batch over all GPUs: the sums of Eq. 4 and, in a balanced head, the divisors of both
+            losses. False: mmdet's convention, each GPU by itself.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: Factor of the loss.
     """
@@ -251,6 +253,7 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         reduction_override: str | None = None,
         *,
         iou: Tensor | None = None,
+        sync: bool = False,
         **kwargs: object,
     ) -> Tensor:
         """Loss of a set of samples.
@@ -263,6 +266,7 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
             reduction_override: 'none', 'mean' or 'sum' in place of the module's own.
             iou: Shape (n,), IoU of the regressed boxes with their targets, from a head that knows it. None: the IoU
                 of the deltas.
+            sync: Sum Eq. 7 over all GPUs, which all have to call this; a head with a ``loss_cls.sync`` asks for it.
             **kwargs: Taken and ignored, as the stock loss does.
 
         Returns:
@@ -270,7 +274,7 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         """
         pred, inds, left_out = self._samples(pred, target, weight, iou)
         self.num_left_out = self.num_left_out + left_out
-        balanced = self._sample_loss(*_rows(inds, pred, target, iou))
+        balanced = self._sample_loss(*_rows(inds, pred, target, iou), reduce_mean if sync else None)
         loss = pred.new_zeros(pred.shape).index_put((inds,), balanced)
         reduction = reduction_override or self.reduction
         if not loss.numel() and reduction != 'none':
@@ -327,11 +331,11 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
         return pred, (counts & finite).nonzero().squeeze(1), (counts & ~finite).sum()
 
-    def _sample_loss(self, pred: Tensor, target: Tensor, iou: Tensor | None) -> Tensor:
+    def _sample_loss(self, pred: Tensor, target: Tensor, iou: Tensor | None, reduce: Reduce) -> Tensor:
         """Eq. 5 without w_loc for each entry; (P, 4), (P, 4), (P,) -> (P, 4)."""
         loss, iou = self._plain_loss(pred, target, iou)
         if self.normalize:
-            balance = iou_normalized_weight(iou, loss.sum(dim=1), lambda_=self.lambda_)
+            balance = iou_normalized_weight(iou, loss.sum(dim=1), lambda_=self.lambda_, reduce=reduce)
         else:
             balance = iou_power_weight(iou, lambda_=self.lambda_)
         return balance[:, None] * loss
@@ -339,7 +343,8 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
     def _plain_loss(self, pred: Tensor, target: Tensor, iou: Tensor | None) -> tuple[Tensor, Tensor]:
         """Smooth L1 of each entry, (P, 4), and the IoU, (P,)."""
         with torch.autocast(device_type=pred.device.type, enabled=False):
-            loss = smooth_l1_loss(pred, target, beta=self.beta, reduction='none')
+            # The stock loss of nothing is a scalar.
+            loss = smooth_l1_loss(pred, target, beta=self.beta, reduction='none') if len(pred) else pred * 0
             if iou is None:
                 iou = delta_iou(pred.detach(), target, stds=self.target_stds)
             return loss, iou.detach().to(loss.dtype)

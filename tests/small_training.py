@@ -1,9 +1,11 @@
-"""The smallest trainings that a config can have: few channels, two images, one iteration, one validation."""
+"""The smallest trainings that a config can have: two images, one iteration, one validation; few channels if asked."""
 
 from __future__ import annotations
 
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
+
+from balanced_det.preflight import walk
 
 WIDTHS = ('in_channels', 'out_channels', 'channels', 'planes', 'prediction_planes', 'feat_channels')
 
@@ -24,23 +26,47 @@ def narrow(model):
     return model
 
 
-def quick_runner(cfg, work_dir, images=2):
+def shrink(pipeline, factor=8):
+    """Divide the scales of a pipeline, in place; a fixed input that the model is made for stays as it is."""
+    for _, step in walk(pipeline, ''):
+        if 'Resize' in str(step.get('type')) and step.get('keep_ratio'):
+            step.scale = _divided(step.scale, factor)
+
+
+def _divided(scale, factor):
+    return (
+        [_divided(part, factor) for part in scale]
+        if isinstance(scale[0], (list, tuple))
+        else tuple(side // factor for side in scale)
+    )
+
+
+def quick_runner(cfg, work_dir, images=2, validate=True):
     """A runner for one batch of training and one of validation, without pretrained weights.
 
     Args:
-        cfg: Of an SSD, DSSD or RefineDet; changed in place.
+        cfg: Of a detector; changed in place.
         work_dir: Where it writes its log.
         images: In each of the two batches; None: as many as the sets have, in batches of two.
+        validate: Whether the training validates at its end.
     """
     cfg.work_dir = str(work_dir)
-    cfg.model.backbone.init_cfg = None
-    cfg.model.test_cfg.score_thr = 0.001  # untrained scores are low
+    for _, block in walk(cfg.model, 'model'):
+        if (block.get('init_cfg') or {}).get('type') == 'Pretrained':
+            block.init_cfg = None
+        if 'score_thr' in block:
+            block.score_thr = 0.001  # untrained scores are low
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(batch_size=images or 2, num_workers=0, persistent_workers=False)
         if images:
             loader.dataset.indices = images
+        for _, block in walk(loader.dataset, ''):
+            if block.get('type') == 'RepeatDataset':
+                block.times = 1
     iterations = 'max_iters' in cfg.train_cfg
     cfg.train_cfg.update({'max_iters' if iterations else 'max_epochs': 1, 'val_interval': 1})
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.default_hooks.logger.interval = 1
     cfg.randomness = dict(seed=0)
     cfg.experiment_name = cfg.visualizer.name = f'{work_dir.parent.name}_{work_dir.name}'  # one of many in a process
@@ -50,3 +76,17 @@ def quick_runner(cfg, work_dir, images=2):
 def logged(runner):
     """Last value of each loss and metric."""
     return {name: value.current() for name, value in runner.message_hub.log_scalars.items()}
+
+
+def expected_losses(model):
+    """Names of the losses that a training of the model's block logs."""
+    names = {'loss_cls', 'loss_bbox'}
+    if model.type == 'RefineDet':
+        names |= {'arm_loss_cls', 'arm_loss_bbox'}
+    if 'rpn_head' in model:
+        names |= {'loss_rpn_cls', 'loss_rpn_bbox'}
+    roi_head = model.get('roi_head') or {}
+    if roi_head.get('mask_head'):
+        names.add('loss_mask')
+    joint = (model.get('bbox_head') or roi_head['bbox_head']).get('loss_joint')
+    return names | ({'loss_tc'} if joint and joint.get('tc', True) else set())

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluates a checkpoint on several GPUs of one or more machines, through torchrun.
+# Evaluates a checkpoint on several GPUs of one or more machines, or in several processes on CPU, through torchrun.
 set -euo pipefail
 
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -8,8 +8,9 @@ usage() {
     cat <<'END'
 Usage: bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py ...]
 
-GPUS is the number on this machine. Arguments of tools/test.py are, among others, --work-dir DIR,
---out FILE.pkl, --tta and --cfg-options KEY=VALUE ...
+GPUS is the number on this machine; without a GPU, that of processes on CPU (backend gloo).
+Arguments of tools/test.py are, among others, --work-dir DIR, --out FILE.pkl, --tta and
+--cfg-options KEY=VALUE ...
 
 Environment: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (29500)
 END

@@ -9,6 +9,7 @@ usage() {
 Usage: bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py ...]
 
 Environment: GPUS (8, in all), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS ('', more options of srun)
+Without GPUs: SRUN_ARGS=--gres=none, and GPUS is the number of processes on CPU (backend gloo).
 END
 }
 

@@ -11,6 +11,7 @@ Usage: bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [WORK_DIR] [arguments
 Without WORK_DIR the outputs go to work_dirs/<name of the config>.
 
 Environment: GPUS (8, in all), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS ('', more options of srun)
+Without GPUs: SRUN_ARGS=--gres=none, and GPUS is the number of processes on CPU (backend gloo).
 Example: GPUS=16 SRUN_ARGS='--time=12:00:00' bash tools/slurm_train.sh gpu retina CONFIG work_dirs/retina --amp
 END
 }

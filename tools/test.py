@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
@@ -11,11 +10,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'balanced_det' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))
 
-from balanced_det import compat
+from balanced_det import launch
 
 
 def main() -> None:
-    runpy.run_path(str(compat.mmdet_script('test.py')), run_name='__main__')
+    launch.run_mmdet('test.py')
 
 
 if __name__ == '__main__':

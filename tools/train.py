@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
@@ -11,12 +10,12 @@ ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'balanced_det' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))
 
-from balanced_det import compat, preflight
+from balanced_det import launch, preflight
 
 
 def main() -> None:
     preflight.check_arguments(sys.argv[1:])
-    runpy.run_path(str(compat.mmdet_script('train.py')), run_name='__main__')
+    launch.run_mmdet('train.py')
 
 
 if __name__ == '__main__':

@@ -91,6 +91,11 @@ class MatchedLossMixin:
         """Over which samples ``loss_cls`` normalises: 'batch', 'level' or 'image'."""
         return getattr(self.loss_cls, 'scope', 'batch')
 
+    @property
+    def sync(self) -> bool:
+        """Whether ``loss_cls`` asks to normalise as one batch over all GPUs; then each of them must call its losses."""
+        return getattr(self.loss_cls, 'sync', False)
+
 
 def visible_instances(
     batch_gt_instances: list[InstanceData], batch_img_metas: list[dict]

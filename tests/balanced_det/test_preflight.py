@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
+import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader, checkpoint
 
 from balanced_det.preflight import (
     ConfigProblem,
+    WeightsUnavailable,
     check_arguments,
     check_classes,
     check_config,
     check_files,
     check_num_classes,
+    check_weights,
+    explain_failed_downloads,
+    name_the_key,
 )
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'demo' / 'retinanet_r18_fpn_iou-balanced_digit-scenes.py'
@@ -176,3 +186,131 @@ def test_balanced_classification_in_a_stock_head(data_root, head):
         options['model__bbox_head__num_ins'] = 3
     with pytest.raises(ConfigProblem, match=f'needs the IoU .* {head} does not hand over: set the head to its'):
         check_config(config(data_root, **options))
+
+
+# ------------------------------------------------------------------------------------------------------- weights
+
+
+def pretrained(path, **backbone):
+    return Config(dict(model=dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=str(path)), **backbone))))
+
+
+def test_local_weights_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = (
+        rf"model\.backbone\.init_cfg\.checkpoint='r\.pth': there is no file {tmp_path}/r\.pth: name another file with "
+        r'--cfg-options model\.backbone\.init_cfg\.checkpoint=PATH; or do without: --cfg-options '
+        r'model\.backbone\.init_cfg=None'
+    )
+    with pytest.raises(ConfigProblem, match=f'{message}$'):
+        check_weights(pretrained('r.pth'))
+    fixed = r' model\.backbone\.frozen_stages=-1 model\.backbone\.norm_eval=False'
+    with pytest.raises(ConfigProblem, match=f'{message}{fixed}$'):
+        check_weights(pretrained('r.pth', frozen_stages=1, norm_eval=True))
+    (tmp_path / 'r.pth').touch()
+    check_weights(pretrained('r.pth'))
+    monkeypatch.setenv('HOME', str(tmp_path))
+    check_weights(pretrained('~/r.pth'))  # as mmengine takes it
+    check_weights(pretrained('torchvision://resnet18'))
+
+
+def test_weights_in_a_list_of_blocks():
+    blocks = [dict(type='Kaiming'), dict(type='Pretrained', checkpoint='/nowhere/r.pth')]
+    cfg = Config(dict(model=dict(neck=[dict(init_cfg=blocks, norm_eval=True)])))
+    with pytest.raises(
+        ConfigProblem, match=r'model\.neck\.0\.init_cfg\.1\.checkpoint=.*neck\.0\.init_cfg=None .*norm_eval'
+    ):
+        check_weights(cfg)
+
+
+def test_load_from_names_the_config_that_makes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(CONFIG.parents[2])
+    cfg = Config.fromfile(CONFIG)
+    cfg.load_from = 'work_dirs/retinanet_r18_fpn_digit-scenes/iter_0.pth'
+    with pytest.raises(ConfigProblem) as problem:
+        check_weights(cfg)
+    assert f'{Path.cwd()}/{cfg.load_from}' in str(problem.value)
+    assert '(python tools/train.py configs/demo/retinanet_r18_fpn_digit-scenes.py)' in str(problem.value)
+    assert '--cfg-options load_from=PATH' in str(problem.value)
+    cfg.load_from = str(tmp_path / 'mine.pth')
+    with pytest.raises(ConfigProblem, match=r"load_from='.*mine\.pth': there is no file .*mine\.pth: name another"):
+        check_weights(cfg)
+
+
+def test_checkpoint_to_resume_from(data_root, tmp_path):
+    options = [f'{loader}.dataset.data_root={data_root}' for loader in ('train_dataloader', 'val_dataloader')]
+    options = ['--cfg-options', *options, 'load_from=/nowhere.pth']
+    with pytest.raises(SystemExit, match=rf'--resume names no file {tmp_path}/no\.pth; without a path'):
+        check_arguments([str(CONFIG), '--resume', f'{tmp_path}/no.pth', *options])
+    with pytest.raises(SystemExit, match=r"load_from='/nowhere\.pth'"):
+        check_arguments([str(CONFIG), *options])
+    check_arguments([str(CONFIG), '--resume', *options])  # mmdet then does not read load_from
+    (tmp_path / 'no.pth').touch()
+    check_arguments([str(CONFIG), '--resume', f'{tmp_path}/no.pth', *options])
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def fail(*args, **kwargs):
+        raise URLError('no route to host')
+
+    monkeypatch.setattr(checkpoint, 'load_url', fail)
+    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
+    explain_failed_downloads()
+
+
+@pytest.mark.parametrize(
+    ('name', 'url'),
+    [
+        ('https://host/folder/r18.pth?raw=1', 'https://host/folder/r18.pth?raw=1'),
+        ('torchvision://resnet18', 'https://host/folder/r18.pth'),
+        ('open-mmlab://r18', 'https://host/folder/r18.pth'),
+        ('mmcls://r18', 'https://host/folder/r18.pth'),
+    ],
+)
+def test_a_failed_download_says_where_the_file_belongs(offline, monkeypatch, name, url):
+    tables = dict(get_torchvision_models='resnet18', get_external_models='r18', get_mmcls_models='r18')
+    for table, key in tables.items():
+        monkeypatch.setattr(checkpoint, table, lambda key=key: {key: 'https://host/folder/r18.pth'})
+    with pytest.raises(WeightsUnavailable) as caught:
+        CheckpointLoader.load_checkpoint(name)
+    message = name_the_key(caught.value, pretrained(name))
+    assert message.startswith(f'model.backbone.init_cfg.checkpoint={name}: {url} could not be downloaded')
+    assert 'no route to host' in message
+    assert f'put the file at {torch.hub.get_dir()}/checkpoints/r18.pth' in message
+    assert message.endswith('do without: --cfg-options model.backbone.init_cfg=None')
+    assert isinstance(caught.value.__cause__, URLError)
+    # A module may load weights that its config does not name.
+    assert name_the_key(caught.value, pretrained('other.pth')).endswith('name a file on this machine in its place')
+
+
+def test_weights_of_torchvision_without_torchvision(offline, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torchvision', None)
+    with pytest.raises(WeightsUnavailable) as caught:
+        CheckpointLoader.load_checkpoint('torchvision://resnet18')
+    message = str(caught.value)
+    assert message.startswith(
+        'torchvision://resnet18: mmengine takes these weights from torchvision, which cannot be imported'
+    )
+    assert 'install the build that belongs to your torch; or download https://download.pytorch.org/models/r' in message
+
+
+@pytest.mark.slow
+def test_a_training_that_cannot_download_ends_with_the_message(shared_data, tmp_path):
+    url = 'http://127.0.0.1:9/weights/r18.pth'  # nothing listens there
+    tool = CONFIG.parents[2] / 'tools' / 'train.py'
+    options = [f'model.backbone.init_cfg.checkpoint={url}', 'train_dataloader.num_workers=0']
+    options += ['train_dataloader.persistent_workers=False', 'train_dataloader.dataset.indices=4']
+    done = subprocess.run(
+        [sys.executable, tool, VOC_CONFIG, '--work-dir', tmp_path, '--cfg-options', *options],
+        env=dict(os.environ, BCCD_ROOT=f'{shared_data}/bccd/', TORCH_HOME=str(tmp_path), OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert f'{VOC_CONFIG}: model.backbone.init_cfg.checkpoint={url}: {url} could not be downloaded' in done.stderr
+    assert f'put the file at {tmp_path}/hub/checkpoints/r18.pth' in done.stderr
+    assert 'model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False' in done.stderr

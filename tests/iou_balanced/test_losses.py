@@ -302,14 +302,30 @@ class TestSmoothL1:
         loss = IoUBalancedSmoothL1Loss(lambda_=0, reduction='sum')
         assert torch.autograd.gradcheck(lambda x: loss(x, target, weight), pred.clone().requires_grad_())
 
-    def test_no_positive_is_a_zero_on_the_graph(self):
+    @pytest.mark.parametrize('normalize', [False, True])
+    def test_no_positive_is_a_zero_on_the_graph(self, normalize):
+        loss = IoUBalancedSmoothL1Loss(normalize=normalize)
         for n, weight in ((5, torch.zeros(5, 4)), (0, None), (0, torch.zeros(0, 4))):
             pred = torch.randn(n, 4, requires_grad=True)
             for avg_factor in (None, 0, 3):
-                value = IoUBalancedSmoothL1Loss()(pred, torch.zeros(n, 4), weight, avg_factor=avg_factor)
+                value = loss(pred, torch.zeros(n, 4), weight, avg_factor=avg_factor)
                 value.backward()
                 assert value.item() == 0
                 assert torch.equal(pred.grad, torch.zeros(n, 4))
+            assert loss.weighted_sums(pred, torch.zeros(n, 4), weight, lambdas=[0.0, 1.5]).tolist() == [0, 0]
+
+    def test_sync_normalises_over_all_processes(self, monkeypatch):
+        # Another process whose positives all have loss 2 and weight (1/4)^1.5 = 1/8, 3 of them: sums 6 and 6/8.
+        def mean_with_another(sums):
+            return (sums + sums.new_tensor([6.0, 0.75])) / 2
+
+        monkeypatch.setattr('iou_balanced.losses.reduce_mean', mean_with_another)
+        pred, target = regression()
+        loss = IoUBalancedSmoothL1Loss(beta=0.11, normalize=True, reduction='none')
+        own, weight = SmoothL1Loss(beta=0.11, reduction='none')(pred, target), delta_iou(pred, target).pow(1.5)
+        factor = (own.sum() + 6) / ((weight * own.sum(dim=1)).sum() + 0.75)
+        torch.testing.assert_close(loss(pred, target, sync=True), factor * weight[:, None] * own)
+        assert not torch.allclose(loss(pred, target), loss(pred, target, sync=True))
 
     def test_one_positive(self):
         pred, target = regression(n=5)

@@ -1,138 +1,20 @@
-"""Checks of a config before a training starts: each problem names the value, the config key and the remedy."""
+"""Checks of the data: files, folders and classes."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import os
 import os.path as osp
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 
 import mmengine
-from mmdet.registry import DATASETS, MODELS
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import init_default_scope
+from mmdet.registry import DATASETS
+from mmengine.config import ConfigDict
 
-from balanced_det import heads
+from balanced_det.preflight.config import ConfigProblem, walk
+from balanced_det.preflight.losses import is_own
 
 MAX_XML_FILES = 200  # enough to meet each class name of a VOC set; reading them all can take minutes
 MAX_JSON_MB = 64  # COCO's own file has 450: its classes are not read here, the evaluator checks those of the val set
-
-
-class ConfigProblem(ValueError):
-    """A config that cannot train; the message says what is wrong, at which key, and how to mend it."""
-
-
-def check_arguments(argv: list[str]) -> None:
-    """Check the config that the arguments of tools/train.py name.
-
-    Args:
-        argv: The arguments, without the program's name. Those of other checks and of mmdet itself pass through.
-
-    Raises:
-        SystemExit: With the message of the first problem found.
-    """
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument('config', nargs='?')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    # mmdet's options that take a value, so that the value is not taken for the config.
-    parser.add_argument('--resume', nargs='?')
-    for option in ('--work-dir', '--launcher', '--local_rank', '--local-rank'):
-        parser.add_argument(option)
-    args, _ = parser.parse_known_args(argv)
-    rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
-    if args.config is None or {'-h', '--help'} & set(argv) or rank != '0':
-        return
-    try:
-        check_config(load_config(args.config, args.cfg_options))
-    except ConfigProblem as problem:
-        sys.exit(f'{args.config}: {problem}')
-
-
-def load_config(path: str, cfg_options: dict | None = None) -> Config:
-    """Read a config as mmdet's tools do.
-
-    Args:
-        path: The config file.
-        cfg_options: What ``--cfg-options`` merges into it.
-
-    Returns:
-        The config.
-
-    Raises:
-        ConfigProblem: There is no such file.
-    """
-    if not osp.isfile(path):
-        raise ConfigProblem(f'no such config file; the current folder is {osp.abspath(osp.curdir)}')
-    cfg = Config.fromfile(path)
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
-    return cfg
-
-
-def check_config(cfg: Config) -> None:
-    """Check the data, the loss blocks and the heads of a config.
-
-    Args:
-        cfg: A config for mmdet's ``tools/train.py``.
-
-    Raises:
-        ConfigProblem: The first problem found.
-    """
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    check_losses(cfg.model)
-    check_heads(cfg.model)
-    for loader in ('train_dataloader', 'val_dataloader'):
-        if cfg.get(loader):
-            for key, dataset in leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'):
-                check_files(key, dataset)
-                check_classes(key, dataset)
-                if loader == 'train_dataloader':
-                    check_num_classes(key, dataset, cfg.model)
-
-
-def check_losses(model: ConfigDict) -> None:
-    """Each loss block must name a registered loss; those of this plugin must have arguments they accept."""
-    for key, block in loss_blocks(model):
-        name = block['type']
-        if not isinstance(name, str) or '.' in name:  # a class, or a loss of another library's registry
-            continue
-        if MODELS.get(name) is None:
-            near = difflib.get_close_matches(name, MODELS.module_dict, n=3)
-            hint = f'did you mean {" or ".join(near)}?' if near else 'is its package in custom_imports?'
-            raise ConfigProblem(f'{key}.type={name!r} is not a registered loss: {hint}')
-        if is_own(block):  # some of mmdet's heads take keys out of their blocks before they build them
-            try:
-                MODELS.build(block)
-            except (TypeError, ValueError) as error:
-                raise ConfigProblem(f'{key}: {error}') from error
-
-
-def check_heads(model: ConfigDict) -> None:
-    """The plugin's losses must fit their heads, stock heads too; what else a model lacks, mmdet will say."""
-    if not any(is_own(block) for _, block in loss_blocks(model)):
-        return
-    try:
-        heads.check_heads(MODELS.build(model))
-    except heads.LossMismatchError as error:
-        raise ConfigProblem(str(error)) from error
-    except Exception:  # a package that is not installed, a process group that is not there yet
-        return
-
-
-def loss_blocks(model: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
-    """The loss blocks of a model with their keys."""
-    for key, block in walk(model, 'model'):
-        if key.rsplit('.', 1)[-1].startswith('loss') and 'type' in block:
-            yield key, block
-
-
-def is_own(block: ConfigDict) -> bool:
-    """Whether a loss block names a loss that is not mmdet's."""
-    loss = MODELS.get(block['type']) if isinstance(block['type'], str) else block['type']
-    return loss is not None and not loss.__module__.startswith('mmdet.')
 
 
 def check_files(key: str, dataset: ConfigDict) -> None:
@@ -219,17 +101,6 @@ def annotated_names(dataset: ConfigDict) -> set[str]:
             names.update(element.text or '' for element in ET.parse(xml).iterfind('object/name'))
     configured = class_names(dataset)
     return set() if names & set(configured) else names
-
-
-def walk(node: object, key: str) -> Iterator[tuple[str, ConfigDict]]:
-    """Every dict in a config with its dotted key."""
-    if isinstance(node, dict):
-        yield key, node
-        for name, child in node.items():
-            yield from walk(child, f'{key}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from walk(child, f'{key}.{index}')
 
 
 def leaf_datasets(dataset: ConfigDict, key: str) -> Iterator[tuple[str, ConfigDict]]:
