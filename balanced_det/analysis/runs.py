@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-#: In an installed package, or in a checkout.
-TOOLS = next(path for path in (PACKAGE / '.mim' / 'tools', PACKAGE.parent / 'tools') if path.is_dir())
+#: In an installed package, or in a checkout, where an editable install has links to it.
+TOOLS = next(path for path in (PACKAGE / '.mim' / 'tools', PACKAGE.parent / 'tools') if path.is_dir()).resolve()
 LOG_TAIL = 25
 
 
@@ -139,20 +139,30 @@ def run_all(
                     continue
                 del going[run]
                 if process.returncode:
-                    raise RunFailed(failure(run, process.returncode, run.folder / log_name))
+                    raise RunFailed(failure(run.name, process.returncode, run.folder / log_name))
 
 
-def start(command: list[str], log: Path, *, one_thread: bool) -> subprocess.Popen:
-    """Start a command with its output appended to ``log``; it dies with this process, however that ends."""
+def start(command: list[str], log: Path, *, one_thread: bool, env: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Start a command with its output appended to ``log``; it dies with this process, however that ends.
+
+    Args:
+        command: The command line.
+        log: Made with its folder if it is not there.
+        one_thread: Let torch use a single thread.
+        env: Variables to set beside those of this process.
+
+    Returns:
+        The process.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1') if one_thread else None
+    threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1') if one_thread else {}
     with log.open('a') as stream:
         return subprocess.Popen(
             command,
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=env,
+            env={**os.environ, **threads, **(env or {})},
             preexec_fn=_die_with_parent if sys.platform == 'linux' else None,
         )
 
@@ -165,10 +175,10 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
         process.wait()
 
 
-def failure(run: Run, code: int, log: Path) -> str:
+def failure(name: str, code: int, log: Path) -> str:
     """What a user needs to know of a failed process."""
     tail = '\n'.join(log.read_text(errors='replace').splitlines()[-LOG_TAIL:])
-    return f'{run.name} ended with exit code {code}. The end of {log}:\n{tail}'
+    return f'{name} ended with exit code {code}. The end of {log}:\n{tail}'
 
 
 def _die_with_parent() -> None:
