@@ -13,9 +13,6 @@ WIDTHS = ('in_channels', 'out_channels', 'channels', 'planes', 'prediction_plane
 def narrow(model):
     """The block of a detector on a ResNet with an eighth of the channels in every map between its layers."""
 
-    def divided(value):
-        return [divided(part) for part in value] if isinstance(value, (list, tuple)) else value // 8
-
     def changed(node):
         if isinstance(node, dict):
             return ConfigDict({key: divided(value) if key in WIDTHS else changed(value) for key, value in node.items()})
@@ -26,19 +23,18 @@ def narrow(model):
     return model
 
 
-def shrink(pipeline, factor=8):
-    """Divide the scales of a pipeline, in place; a fixed input that the model is made for stays as it is."""
-    for _, step in walk(pipeline, ''):
-        if 'Resize' in str(step.get('type')) and step.get('keep_ratio'):
-            step.scale = _divided(step.scale, factor)
+def shrink(pipelines, factor=8):
+    """Divide the scales of some pipelines, in place; a fixed input that the model is made for stays as it is."""
+    resizes = [step for _, step in walk(pipelines, '') if 'Resize' in str(step.get('type')) and step.get('keep_ratio')]
+    for step in {id(step): step for step in resizes}.values():  # the parts of a set may share their pipeline
+        step.scale = divided(step.scale, factor)
 
 
-def _divided(scale, factor):
-    return (
-        [_divided(part, factor) for part in scale]
-        if isinstance(scale[0], (list, tuple))
-        else tuple(side // factor for side in scale)
-    )
+def divided(value, factor=8):
+    """A whole number, or all numbers of a nested list."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(divided(part, factor) for part in value)
+    return value // factor
 
 
 def quick_runner(cfg, work_dir, images=2, validate=True):

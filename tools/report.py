@@ -22,8 +22,8 @@ if (ROOT / 'balanced_det' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))
 
 from balanced_det import papers
+from balanced_det.datasets.whole_files import write_text
 from balanced_det.reproduction import generated, report
-from balanced_det.reproduction.plan import write_text
 
 
 def parse_args() -> argparse.Namespace:

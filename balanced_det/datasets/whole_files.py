@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there."""
+    """Write a file so that it is whole or not there; its folder must be."""
     part = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         part.write_bytes(content)
@@ -18,8 +18,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is whole or not there; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())
+
+
 def write_json(path: str | Path, content: dict) -> None:
     """Write a json file so that it is whole or not there; makes its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, (json.dumps(content, separators=(',', ':')) + '\n').encode())
+    write_text(Path(path), json.dumps(content, separators=(',', ':')) + '\n')

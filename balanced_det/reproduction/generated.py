@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from balanced_det import papers
+from balanced_det.datasets.whole_files import write_text
 from balanced_det.papers import Row, Table
 from balanced_det.reproduction.jobs import ROOT
 from balanced_det.reproduction.measurement import Measurement
-from balanced_det.reproduction.plan import write_text
 from balanced_det.reproduction.report import Results, aligned, label
 
 BEGIN, END = 'begin: written by tools/report.py --update', 'end: written by tools/report.py --update'

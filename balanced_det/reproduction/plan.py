@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from balanced_det import papers
+from balanced_det.datasets.whole_files import write_text
 from balanced_det.papers import Row
 from balanced_det.reproduction.jobs import ROOT, Job, JobError, gpus_needed, ordered
 from balanced_det.reproduction.trial import Trial, apply, config_text
@@ -151,11 +152,3 @@ class _Planner:
             }
             self.files.update({file: json.dumps(content) for file, content in converted.items()})
         return path, apply(cfg, settings)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'{path.name}.tmp')
-    unfinished.write_text(text)
-    unfinished.replace(path)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from balanced_det.datasets.whole_files import write_text
 from balanced_det.reproduction.jobs import ROOT, Job, JobError
-from balanced_det.reproduction.plan import write_text
 
 SCRIPT = """\
 #!/usr/bin/env bash

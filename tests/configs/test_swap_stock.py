@@ -78,7 +78,10 @@ def without_swapped_parts(cfg):
     return {key: value for key, value in cfg.items() if key not in ('custom_imports', 'custom_hooks')}
 
 
-@pytest.mark.parametrize('name', SWAPPED)
+@pytest.mark.parametrize(
+    'name',  # every third in the normal run
+    [pytest.param(name, marks=pytest.mark.slow if index % 3 else []) for index, name in enumerate(SWAPPED)],
+)
 def test_file_and_memory_agree_and_change_the_losses_alone(name, tmp_path):
     if isinstance(load(name), Exception):
         pytest.skip(f'does not load in mmdet: {load(name)}')

@@ -1,99 +1,82 @@
-"""SSD on ResNet-FPN, DSSD and RefineDet on real images: a step of training, a validation, with each method's losses."""
+"""Every config of the small sets on real images: a step of training, a validation, with each method's losses.
+
+Their ResNets have few channels here, but for some; test_every_config.py tries the configs of the papers' sets.
+"""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
+from config_files import CONFIGS, LEAVES, Name, config_id
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from small_training import logged, narrow, quick_runner
+from small_training import expected_losses, logged, narrow, quick_runner
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-STOCK = {
-    'ssd300_r50_fpn': 'ssd_resnet_fpn',
-    'ssd512_r50_fpn': 'ssd_resnet_fpn',
-    'dssd320_r50': 'dssd',
-    'dssd512_r50': 'dssd',
-    'refinedet320_r50': 'refinedet',
-    'refinedet512_r50': 'refinedet',
-}
-METHODS = ('stock', 'iou-balanced', 'harmonic')
-DATA = {'bccd': 'BCCD_ROOT', 'coco-tiny': 'COCO_TINY_ROOT'}
-METRIC = {'bccd': 'val/pascal_voc/bbox_mAP', 'coco-tiny': 'val/coco/bbox_mAP'}
-CASES = [
-    *((model, method, data) for model in STOCK for method in METHODS for data in DATA),
-    ('refinedet320_r50', 'iou-balanced-arm', 'bccd'),
-    ('refinedet320_vgg16', 'stock', 'coco-tiny'),
-]
+VARIABLES = {'bccd': 'BCCD_ROOT', 'coco-tiny': 'COCO_TINY_ROOT'}
+METRICS = {'bccd': 'val/pascal_voc/bbox_mAP', 'coco-tiny': 'val/coco/bbox_mAP'}
+OF_SMALL_SETS = [path for path in LEAVES if Name.of(path).data in VARIABLES]
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def data_roots(shared_data, monkeypatch):
-    for name, variable in DATA.items():
-        monkeypatch.setenv(variable, f'{shared_data / name.replace("-", "_")}/')
-    return shared_data
-
-
-def load(model, method, data, data_roots):
-    folder = data.replace('-', '_')
-    if not (data_roots / folder).is_dir():
-        pytest.skip(f'no real data at {data_roots / folder}')
-    if method == 'stock':
-        path = CONFIGS / STOCK.get(model, 'refinedet') / f'{model}_{data}.py'
-    else:
-        place = 'harmonic' if method == 'harmonic' else 'iou_balanced'
-        path = CONFIGS / place / folder / f'{model}_{method}_{data}.py'
+@pytest.fixture
+def cfg(path, shared_data, monkeypatch):
+    data = Name.of(path).data
+    root = shared_data / data.replace('-', '_')
+    if not root.is_dir():
+        pytest.skip(f'no real data at {root}')
+    monkeypatch.setenv(VARIABLES[data], f'{root}/')
     init_default_scope('mmdet')
-    return Config.fromfile(path)
+    return Config.fromfile(path)  # not of the cache, which may have another root
 
 
-def check_step(cfg, method, data, tmp_path):
+def check_step(cfg, path, tmp_path):
+    data = Name.of(path).data
     cfg.default_hooks.checkpoint = None
     runner = quick_runner(cfg, tmp_path / 'out')
     runner.train()
     assert runner.iter == 1
     values = logged(runner)
-    losses = {name.split('/')[1] for name in values if 'loss_' in name}
-    expected = {'loss_cls', 'loss_bbox'}
-    if cfg.model.type == 'RefineDet':
-        expected |= {'arm_loss_cls', 'arm_loss_bbox'}
-    if method == 'harmonic':
-        expected |= {'loss_tc'}
-    assert losses == expected
+    losses = {name.removeprefix('train/') for name in values if 'loss_' in name}
+    assert losses == expected_losses(cfg.model)
     assert all(math.isfinite(values[f'train/{name}']) for name in losses)
     assert all(values[f'train/{name}'] > 0 for name in losses - {'loss_tc'})
-    assert 0 <= values[METRIC[data]] <= 1
+    assert 0 <= values[METRICS[data]] <= 1
     # w_loc: every balanced head has got its own, above 1, since it makes up for weights below 1.
     calibrated = runner.message_hub.get_info('loc_weight_calibration', {})
-    heads = {'stock': [], 'harmonic': [], 'iou-balanced': ['bbox_head'], 'iou-balanced-arm': ['bbox_head', 'arm_head']}
-    assert calibrated.keys() == {f'{head}.loss_bbox' for head in heads[method]}
+    assert calibrated.keys() == {f'{name}.loss_bbox' for name in balanced_heads(path)}
     weights = [runner.model.get_submodule(name).loss_weight for name in calibrated]
     assert all(1 < weight < 100 for weight in weights)
     assert len(set(weights)) == len(weights)
 
 
-@pytest.mark.parametrize(('model', 'method', 'data'), CASES, ids=['-'.join(case) for case in CASES])
-def test_with_few_channels(model, method, data, data_roots, tmp_path):
-    cfg = load(model, method, data, data_roots)
-    if 'vgg' not in model:  # its channels are fixed
+def balanced_heads(path):
+    name = Name.of(path)
+    if name.method != 'iou-balanced':
+        return []
+    final = 'roi_head.bbox_head' if name.detector.endswith('rcnn') else 'bbox_head'
+    return [final, 'arm_head'] if name.losses.endswith('-arm') else [final]
+
+
+@pytest.mark.parametrize('path', OF_SMALL_SETS, ids=config_id)
+def test_with_few_channels(path, cfg, tmp_path):
+    if cfg.model.backbone.type == 'ResNet':  # those of a VGG are fixed
         cfg.model = narrow(cfg.model)
-    check_step(cfg, method, data, tmp_path)
+    check_step(cfg, path, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ('model', 'method', 'data'),
+    'path',
     [
-        ('ssd300_r50_fpn', 'stock', 'coco-tiny'),
-        ('ssd512_r50_fpn', 'harmonic', 'bccd'),
-        ('dssd320_r50', 'iou-balanced', 'coco-tiny'),
-        ('dssd512_r50', 'stock', 'bccd'),
-        ('refinedet320_r50', 'harmonic', 'coco-tiny'),
-        ('refinedet512_r50', 'iou-balanced', 'bccd'),
+        CONFIGS / 'ssd_resnet_fpn' / 'ssd300_r50_fpn_coco-tiny.py',
+        CONFIGS / 'harmonic' / 'bccd' / 'ssd512_r50_fpn_harmonic_bccd.py',
+        CONFIGS / 'iou_balanced' / 'coco_tiny' / 'dssd320_r50_iou-balanced_coco-tiny.py',
+        CONFIGS / 'dssd' / 'dssd512_r50_bccd.py',
+        CONFIGS / 'harmonic' / 'coco_tiny' / 'refinedet320_r50_harmonic_coco-tiny.py',
+        CONFIGS / 'iou_balanced' / 'bccd' / 'refinedet512_r50_iou-balanced_bccd.py',
     ],
+    ids=config_id,
 )
-def test_as_configured(model, method, data, data_roots, tmp_path):
-    check_step(load(model, method, data, data_roots), method, data, tmp_path)
+def test_as_configured(path, cfg, tmp_path):
+    check_step(cfg, path, tmp_path)

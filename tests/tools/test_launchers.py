@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -35,6 +38,22 @@ def recorder(tmp_path):
     return {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
 
 
+def run_here(monkeypatch, capsys, tool: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit status and outputs of a Python tool in this process, which has mmdet imported already."""
+    monkeypatch.setattr(sys, 'argv', [tool, *arguments])
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    code: int | str = 0
+    with mock.patch.dict(os.environ):  # the tools set LOCAL_RANK
+        try:
+            runpy.run_path(str(TOOLS / tool), run_name='__main__')
+        except SystemExit as end:
+            code = end.code or 0
+        except FileNotFoundError as error:  # of mmdet's script, which would print it with its traceback
+            code = str(error)
+    out, err = capsys.readouterr()
+    return (code, out, err) if isinstance(code, int) else (1, out, err + code)
+
+
 @pytest.mark.parametrize(
     ('tool', 'options'),
     [
@@ -42,12 +61,20 @@ def recorder(tmp_path):
         ('test.py', ['--tta', '--cfg-options', '--launcher', '--work-dir', '--show-dir', 'checkpoint']),
     ],
 )
-def test_help_of_the_python_tools(tool, options):
+def test_help_of_the_python_tools(monkeypatch, capsys, tool, options):
+    status, out, err = run_here(monkeypatch, capsys, tool, '-h')
+    assert status == 0, err
+    assert f'usage: {tool}' in out
+    for option in options:
+        assert option in out
+
+
+@pytest.mark.parametrize('tool', ['train.py', pytest.param('test.py', marks=pytest.mark.slow)])
+def test_python_tools_start_from_any_folder(tool):
+    # A process that imports mmdet takes seconds.
     done = run(sys.executable, TOOLS / tool, '-h')
     assert done.returncode == 0, done.stderr
     assert f'usage: {tool}' in done.stdout
-    for option in options:
-        assert option in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -58,7 +85,7 @@ def test_help_of_the_python_tools(tool, options):
         ('slurm_train.sh', ['PARTITION JOB_NAME CONFIG [WORK_DIR]', 'GPUS_PER_NODE', 'SRUN_ARGS']),
         ('slurm_test.sh', ['PARTITION JOB_NAME CONFIG CHECKPOINT', 'CPUS_PER_TASK', 'SRUN_ARGS']),
         ('setup_env.sh', ['--line', '--here', '--torch', '--extras', 'PIP_FIND_LINKS', 'PYTHON=']),
-        ('test.sh', ['--fast', '--line', '--here']),
+        ('test.sh', ['--fast', '-n WORKERS', '--line', '--here']),
     ],
 )
 def test_help_of_the_shell_tools(tool, words):
@@ -131,6 +158,27 @@ def test_slurm_test_hands_the_checkpoint_on(recorder):
 
 
 @pytest.mark.parametrize(
+    ('arguments', 'given', 'threads'),
+    [
+        (['--fast', '-k', 'a b'], ['-n', 'auto', '--dist', 'worksteal', '-m', 'not slow', '-k', 'a b'], '1'),
+        (['-n4', 'tests'], ['-n', '4', '--dist', 'worksteal', 'tests'], '1'),
+        (['-n', '0'], ['-n', '0', '--dist', 'worksteal'], ''),
+    ],
+)
+def test_the_tests_run_over_the_cores(tmp_path, arguments, given, threads):
+    # A copy of the script, beside a set-up that names a Python which prints.
+    (tmp_path / 'tools').mkdir()
+    shutil.copy(TOOLS / 'test.sh', tmp_path / 'tools')
+    (tmp_path / 'tools' / 'setup_env.sh').write_text(f'echo {tmp_path}/python')
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "OMP_NUM_THREADS=$OMP_NUM_THREADS"\n')
+    python.chmod(0o755)
+    done = run('env', '-u', 'OMP_NUM_THREADS', 'bash', tmp_path / 'tools' / 'test.sh', *arguments)
+    lines = done.stdout.splitlines()
+    assert lines[lines.index('pytest') + 1 : -1] == [*given, f'OMP_NUM_THREADS={threads}']
+
+
+@pytest.mark.parametrize(
     'arguments',
     [
         # torch.distributed.launch, which mim calls, puts the rank before the config.
@@ -139,8 +187,8 @@ def test_slurm_test_hands_the_checkpoint_on(recorder):
         ['test.py', '--local-rank=0', 'no_such_config.py', 'x.pth'],
     ],
 )
-def test_missing_config_is_named_and_both_spellings_of_the_rank_are_taken(arguments):
-    done = run(sys.executable, TOOLS / arguments[0], *arguments[1:])
-    assert done.returncode != 0
-    assert 'no_such_config.py' in done.stderr
-    assert 'unrecognized arguments' not in done.stderr
+def test_missing_config_is_named_and_both_spellings_of_the_rank_are_taken(monkeypatch, capsys, arguments):
+    status, _, err = run_here(monkeypatch, capsys, *arguments)
+    assert status != 0
+    assert 'no_such_config.py' in err
+    assert 'unrecognized arguments' not in err

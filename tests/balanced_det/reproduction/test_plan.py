@@ -9,8 +9,9 @@ import pytest
 from work_dir_cases import A2, add_checkpoint, add_test, add_training, row_config
 
 from balanced_det import papers
+from balanced_det.datasets.whole_files import write_text
 from balanced_det.reproduction.jobs import JobError
-from balanced_det.reproduction.plan import Options, make_plan, write_text
+from balanced_det.reproduction.plan import Options, make_plan
 from balanced_det.reproduction.results import ResultError
 from balanced_det.reproduction.trial import Trial, TrialError
 
@@ -168,7 +169,7 @@ def test_every_own_row_makes_a_job(tmp_path):
 def test_a_file_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / 'a' / 'file'
     write_text(path, 'old')
-    monkeypatch.setattr(Path, 'write_text', lambda self, text: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr(Path, 'write_bytes', lambda self, content: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError, match='disk full'):
         write_text(path, 'new')
     assert path.read_text() == 'old'
