@@ -106,7 +106,7 @@ def test_refused(name):
         swap_config(load(name))
 
 
-@pytest.mark.parametrize('share', [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('share', [20, pytest.param(1, marks=pytest.mark.slow)])
 def test_others_are_swapped_or_refused(share):
     names = loadable(OTHERS[::share])
     refusals = {}
@@ -137,7 +137,8 @@ def build(model, device):
 
 
 @pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('names', [SWAPPED, pytest.param(NAMES, marks=pytest.mark.slow)], ids=['families', 'all'])
+@pytest.mark.slow
+@pytest.mark.parametrize('names', [SWAPPED, NAMES], ids=['families', 'all'])
 def test_each_kind_of_swapped_head_builds_and_fits_its_losses(names, method):
     built = set()
     for name in loadable(names):
