@@ -31,7 +31,9 @@ EXAMPLES = """examples:
   python tools/papers.py show B2.24 A1.2
 """
 NOTE_WIDTH = 120
-ON_GPUS = 'On N GPUs: bash tools/dist_train.sh CONFIG N --auto-scale-lr, bash tools/dist_test.sh CONFIG CHECKPOINT N'
+ON_GPUS = """All rows of a table, on the GPUs that their batches need: python tools/reproduce.py TABLE
+One row on N GPUs: bash tools/dist_train.sh CONFIG N --auto-scale-lr, bash tools/dist_test.sh CONFIG CHECKPOINT N
+DSSD and RefineDet count iterations, which no scaling of the learning rate makes up for: keep their batch."""
 
 
 def load_papers() -> ModuleType:

@@ -43,7 +43,7 @@ SCALES = {  # of training and of test, where the name has none
 }
 CLASSES = {'coco': 80, 'coco-tiny': 80, 'voc0712': 20, 'cityscapes': 8, 'bccd': 3}
 EPOCHS_1X = {'coco': (12, 1), 'voc0712': (4, 3), 'cityscapes': (8, 8)}  # and repeats of the set in each
-SSD_RUNS = {'coco': (5, 2e-3), 'voc0712': (10, 1e-3)}  # repeats of the set in each of 24 epochs, learning rate
+SSD_RUNS = {'coco': (5, 2e-3, 64), 'voc0712': (10, 1e-3, 32)}  # repeats in each of 24 epochs, learning rate, its batch
 DETECTORS = {
     'dssd': 'SingleStageDetector',
     'faster-rcnn': 'FasterRCNN',
@@ -209,10 +209,10 @@ class TestLeaf:
             milestones = [8, 11] if epochs == 12 else [epochs - 1]
             assert [step.milestones for step in steps] == [milestones]
             assert steps[0].end == epochs
-        elif name.detector == 'ssd' and not name.backbone and name.data in SSD_RUNS:  # mmdet's SSD
-            repeats, rate = SSD_RUNS[name.data]
+        elif name.detector == 'ssd' and not name.backbone and name.data in SSD_RUNS:  # VGG-16
+            repeats, rate, batch = SSD_RUNS[name.data]
             assert (cfg.train_cfg.max_epochs, dataset(cfg.train_dataloader)[1]) == (24, repeats)
-            assert (cfg.auto_scale_lr.base_batch_size, cfg.optim_wrapper.optimizer.lr) == (64, rate)
+            assert (cfg.auto_scale_lr.base_batch_size, cfg.optim_wrapper.optimizer.lr) == (batch, rate)
 
     def test_batch(self, cfg, name):
         base = cfg.auto_scale_lr.base_batch_size

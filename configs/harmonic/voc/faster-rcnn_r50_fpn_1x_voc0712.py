@@ -9,8 +9,4 @@ _base_ = [
     '../../_base_/schedules/sgd_1x_voc0712.py',
     '../../_base_/runtime.py',
 ]
-# A box of zero size makes the losses of the stock RPN infinite; mmdet's COCO reader drops such boxes, VOC's does not.
-_base_.train_pipeline.insert(2, dict(type='FilterAnnotations', min_gt_bbox_wh=(0, 0)))
-_base_.train_dataloader.dataset.dataset.datasets[0].pipeline = _base_.train_pipeline
-_base_.train_dataloader.dataset.dataset.datasets[1].pipeline = _base_.train_pipeline
 model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))
