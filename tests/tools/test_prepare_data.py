@@ -72,6 +72,9 @@ def test_set_in_the_format_of_voc(run, bccd):
         'kept'
     ] * 4
     assert (bccd / 'annotations' / 'test.json').stat().st_mtime_ns == before
+    out, status = run('voc', '--root', 'bccd')
+    assert status == 0
+    assert (bccd / 'annotations' / 'test.json').stat().st_mtime_ns == before
     out, status = run('voc', '--root', 'bccd', '--classes', 'RBC', 'WBC')
     assert status == 1
     assert "annotations/test.json: objects have 1 names that are no classes: Platelets ('Platelets' in" in out
@@ -85,6 +88,8 @@ def test_errors_are_one_line(run, tmp_path):
     )
     _, status = run('voc', '--root', tmp_path)
     assert status.startswith(f'error: {tmp_path} has neither a folder VOC2007 or VOC2012 nor a split file')
+    _, status = run('voc', '--root', tmp_path, '--classes', 'RBC', 'RBC', 'WBC')
+    assert status == 'error: --classes names RBC twice'
     (tmp_path / 'VOC2007').mkdir()
     out, status = run('voc', '--root', tmp_path)
     assert status == 1

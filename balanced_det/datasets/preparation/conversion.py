@@ -85,8 +85,7 @@ class Conversion:
             fault = self._fault(content)
         except PreparationError as error:
             content, fault = {}, str(error)
-        ours = isinstance(content.get('info'), dict) and content['info'].get('contributor') == MAKER
-        if (force or fault) and not ours:
+        if (force or fault) and not _ours(content):
             raise PreparationError(
                 f'is there and was not written by this tool, so it is not replaced{f"; {fault}" if fault else ""}. '
                 'Move it away'
@@ -105,6 +104,26 @@ class Conversion:
         written = self.path.stat().st_mtime_ns
         newer = next((path for path in self.inputs if path.stat().st_mtime_ns > written), None)
         return f'it is older than {newer}' if newer else ''
+
+
+def own_categories(path: Path) -> list[str]:
+    """Categories of an annotation file, in order.
+
+    Args:
+        path: A file in COCO's format.
+
+    Returns:
+        Their names; none if the file is not there, cannot be read, or was not written by :class:`Conversion`.
+    """
+    try:
+        content = read_coco(path)
+    except (PreparationError, OSError):
+        return []
+    return [category['name'] for category in content['categories']] if _ours(content) else []
+
+
+def _ours(content: dict[str, Any]) -> bool:
+    return isinstance(content.get('info'), dict) and content['info'].get('contributor') == MAKER
 
 
 def resumable(

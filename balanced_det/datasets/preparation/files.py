@@ -13,6 +13,13 @@ from PIL import Image, UnidentifiedImageError
 from ..parallel import in_parallel
 from .report import PreparationError, listed
 
+FIELDS: dict[str, dict[str, type]] = dict(
+    images=dict(id=int, file_name=str),
+    categories=dict(id=int, name=str),
+    annotations=dict(image_id=int, category_id=int, bbox=list),
+)
+"""What the lists of an annotation file in COCO's format must hold, as far as it is used here."""
+
 
 def read_coco(path: Path) -> dict[str, Any]:
     """Read an annotation file in COCO's format.
@@ -24,7 +31,8 @@ def read_coco(path: Path) -> dict[str, Any]:
         Its content, with an empty list for missing ``annotations``.
 
     Raises:
-        PreparationError: The file is missing, no json (half copied?), or none of this kind.
+        PreparationError: The file is missing, no json (half copied?), or none of this kind: a list is missing
+            or an entry is of the wrong type.
     """
     if not path.is_file():
         raise PreparationError('no such file')
@@ -33,11 +41,17 @@ def read_coco(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise PreparationError(f'no json file, half copied? ({error}, {path.stat().st_size} bytes)') from None
     lists = {'annotations': [], **content} if isinstance(content, dict) else {}
-    keys = dict(images=('id', 'file_name'), categories=('id', 'name'), annotations=('image_id', 'category_id', 'bbox'))
-    for name, fields in keys.items():
+    for name, fields in FIELDS.items():
         rows = lists.get(name)
         if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= {*fields} for row in rows):
             raise PreparationError(f'no COCO annotation file: no list {name!r} whose rows have {" and ".join(fields)}')
+        for field, kind in fields.items():
+            wrong = [repr(row[field]) for row in rows if type(row[field]) is not kind]
+            if wrong:
+                raise PreparationError(
+                    f'no COCO annotation file: {len(wrong)} of the {name} have no {kind.__name__} as {field}: '
+                    f'{listed(wrong)}'
+                )
     return lists
 
 

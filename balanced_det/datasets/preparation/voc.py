@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mmdet.datasets import VOCDataset
 
-from .conversion import Conversion, resumable
+from .conversion import Conversion, own_categories, resumable
 from .files import file_problems, file_sizes, read_coco
 from .report import Check, PreparationError, Report, listed, number, wrong_number
 from .voc_xml import class_names, coco_from_records, merged, read_split, read_xml
@@ -40,6 +42,11 @@ class Split(NamedTuple):
         """The split file, below the root."""
         return self.below('ImageSets', 'Main', f'{self.name}.txt')
 
+    @property
+    def output_file(self) -> str:
+        """The annotation file, below the root."""
+        return f'annotations/{self.output}.json'
+
     def below(self, *parts: str) -> str:
         """A path in the folder, below the root."""
         return '/'.join([*filter(None, [self.folder]), *parts])
@@ -51,6 +58,7 @@ VOC = (
     Split('VOC2012', 'trainval', 'voc12_trainval', 11540, f'{SERVER}/voc2012/VOCtrainval_11-May-2012.tar'),
 )
 TOGETHER = ('voc07_trainval', 'voc12_trainval')
+MERGED = 'voc0712_trainval'
 
 
 def prepare_voc(
@@ -73,6 +81,7 @@ def prepare_voc(
     Args:
         root: Folder of the set.
         classes: Names of the classes, in order. Default: VOC's 20; of another set, those in its annotations, sorted.
+            Annotation files written here before that have the same classes in another order give the default order.
         subset: A part of VOC: any number of images will do, and a year may be missing.
         deep: Decode every image; else only files of 0 bytes are found broken.
         force: Convert again what is up to date.
@@ -82,13 +91,13 @@ def prepare_voc(
         What was found and done.
 
     Raises:
-        PreparationError: The root has neither layout, or an annotation file that names the classes cannot be read.
+        PreparationError: The root has neither layout, an annotation file that names the classes cannot be read, or a
+            class is named twice.
     """
     report = Report(Path(root))
+    _refuse_twice(classes or ())
     splits = _splits(report.root, subset)
-    if not splits[0].folder and classes is None:
-        classes = _all_classes(report.root)
-    classes = VOCDataset.METAINFO['classes'] if classes is None else classes
+    classes = _default_classes(report.root, splits) if classes is None else classes
     lists = {split: read_split(report.root / split.list_file) for split in splits}
     made: dict[str, Conversion] = {}
     for split, (names, problems) in lists.items():
@@ -104,6 +113,7 @@ def prepare_voc(
         report.checks += checks
     if {*TOGETHER} <= {split.output for split in splits}:
         report.checks.append(_merge(report.root, [made.get(name) for name in TOGETHER], force))
+    report.checks += _left_over(report.root, splits)
     return report
 
 
@@ -130,8 +140,10 @@ def voc_to_coco(
         Details: :func:`~.voc_xml.coco_from_records`.
 
     Raises:
-        PreparationError: The split file or an annotation is wrong or missing, or a class is not among `classes`.
+        PreparationError: The split file or an annotation is wrong or missing, or a class is not among `classes` or
+            twice.
     """
+    _refuse_twice(classes or ())
     root = Path(root)
     names, problems = read_split(root / split_file)
     if problems:
@@ -149,11 +161,26 @@ def _all_classes(folder: Path) -> list[str]:
     return class_names(resumable(read_xml, paths, None, label='names of the classes'))
 
 
+def _default_classes(root: Path, splits: list[Split]) -> Sequence[str]:
+    """Names in the order of a file that is there, whose ids a training may have seen; else VOC's, or sorted."""
+    classes = VOCDataset.METAINFO['classes'] if splits[0].folder else _all_classes(root)
+    orders = (own_categories(root / split.output_file) for split in splits)
+    return next((order for order in orders if sorted(order) == sorted(classes)), classes)
+
+
+def _refuse_twice(classes: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise PreparationError(f'--classes names {listed(twice)} twice')
+
+
 def _splits(root: Path, subset: bool) -> list[Split]:
     if any((root / split.folder).is_dir() for split in VOC):
         if not subset:
             return [*VOC]
         return [split._replace(images=None) for split in VOC if (root / split.folder).is_dir()]
+    if Path(os.path.abspath(root)).name in {split.folder for split in VOC} and (root / 'ImageSets').is_dir():
+        raise PreparationError(f'{root} is one year of VOC; did you mean --root {os.path.normpath(root / os.pardir)}?')
     splits = [Split('', name, name) for name in SPLITS if (root / 'ImageSets' / 'Main' / f'{name}.txt').is_file()]
     if splits:
         return splits
@@ -207,7 +234,7 @@ def _check_files(root: Path, split: Split, names: list[str], deep: bool, workers
 def _conversion(root: Path, split: Split, names: list[str], classes: Sequence[str]) -> Conversion:
     return Conversion(
         root,
-        f'annotations/{split.output}.json',
+        split.output_file,
         [split.below('JPEGImages', f'{name}.jpg') for name in names],
         classes,
         [root / split.list_file, *(root / split.below('Annotations', f'{name}.xml') for name in names)],
@@ -234,7 +261,7 @@ def _merge(root: Path, parts: list[Conversion | None], force: bool) -> Check:
     complete = [part for part in parts if part]
     conversion = Conversion(
         root,
-        'annotations/voc0712_trainval.json',
+        f'annotations/{MERGED}.json',
         [image for part in complete for image in part.images],
         complete[0].categories if complete else (),
         [part.path for part in complete],
@@ -242,3 +269,17 @@ def _merge(root: Path, parts: list[Conversion | None], force: bool) -> Check:
     if len(complete) < len(parts):
         return conversion.skipped()
     return conversion.run(lambda _: merged([read_coco(part.path) for part in complete]), force=force)
+
+
+def _left_over(root: Path, splits: list[Split]) -> list[Check]:
+    """Annotation files of the years that a part of VOC does not have: they list images that nobody has checked."""
+    outputs = {split.output for split in splits}
+    years = {split.output: split.folder for split in VOC if splits[0].folder and split.output not in outputs}
+    gone = [years[output] for output in TOGETHER if output in years]
+    years.update({MERGED: gone[0]} if gone else {})
+    files = {f'annotations/{output}.json': year for output, year in years.items()}
+    return [
+        Check(file, '', '-', [f'made from {year}, a year that is not there: put it back or move this file away'])
+        for file, year in files.items()
+        if (root / file).exists()
+    ]
