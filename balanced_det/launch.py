@@ -6,12 +6,19 @@ import os
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from balanced_det import compat, preflight
+
+# What starts the processes of a launcher, the variables that it sets, and the name of its scripts in tools/.
+STARTERS = dict(
+    pytorch=('processes of torchrun', ('RANK', 'WORLD_SIZE'), 'dist'),
+    slurm=('tasks of srun', ('SLURM_PROCID', 'SLURM_NTASKS'), 'slurm'),
+)
 
 
 def run_mmdet(script: str) -> None:
@@ -24,11 +31,13 @@ def run_mmdet(script: str) -> None:
         script: 'train.py' or 'test.py'.
 
     Raises:
-        SystemExit: There is no such config, or pretrained weights cannot be had; with what to do about it.
+        SystemExit: There is no such config, pretrained weights cannot be had, or the launcher has not started this
+            process; with what to do about it.
     """
     args = preflight.parse_arguments(sys.argv[1:])
     if args.config is None or args.help:
         return _run(script)
+    check_launcher(args.launcher, script)
     try:
         cfg = preflight.load_config(args.config, args.cfg_options)
         on_cpu = args.launcher in ('pytorch', 'slurm') and get_device() == 'cpu'
@@ -43,6 +52,21 @@ def run_mmdet(script: str) -> None:
         raise SystemExit(f'{args.config}: {preflight.name_the_key(error, cfg)}') from error
     if on_cpu:
         torch.distributed.destroy_process_group()
+
+
+def check_launcher(launcher: str, script: str) -> None:
+    """Stop where ``--launcher`` names what has not started this process.
+
+    Args:
+        launcher: As of mmdet's scripts; those that are not in :data:`STARTERS` are not checked.
+        script: 'train.py' or 'test.py'.
+
+    Raises:
+        SystemExit: A variable of the launcher is missing; with the script to use.
+    """
+    starter, variables, name = STARTERS.get(launcher, ('', (), ''))
+    if not all(variable in os.environ for variable in variables):
+        raise SystemExit(f'--launcher {launcher} is for {starter}: use tools/{name}_{Path(script).stem}.sh')
 
 
 def join_on_cpu(launcher: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os.path as osp
 import sys
+from argparse import Namespace
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import find_latest_checkpoint
 
 from balanced_det.preflight.config import ConfigProblem, is_first_process, load_config, parse_arguments, walk
 from balanced_det.preflight.data import (
@@ -58,13 +60,9 @@ def check_arguments(argv: list[str]) -> None:
         return
     try:
         cfg = load_config(args.config, args.cfg_options)
-        if args.resume:  # the script then takes no other checkpoint
-            cfg.load_from = None
-        if args.resume not in (None, 'auto') and '://' not in args.resume and not osp.isfile(args.resume):
-            raise ConfigProblem(
-                f'--resume names no file {osp.abspath(args.resume)}; without a path it takes the last checkpoint in '
-                'the work folder'
-            )
+        if args.resume:
+            _check_resume(args, cfg)
+            cfg.load_from = None  # the script then takes no other checkpoint
         check_config(cfg)
     except ConfigProblem as problem:
         sys.exit(f'{args.config}: {problem}')
@@ -79,6 +77,8 @@ def check_config(cfg: Config) -> None:
     Raises:
         ConfigProblem: The first problem found.
     """
+    if not cfg.get('train_dataloader'):
+        raise ConfigProblem('no train_dataloader in it: nothing to train on; name a config that has one')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     check_losses(cfg.model)
     check_heads(cfg.model)
@@ -90,3 +90,19 @@ def check_config(cfg: Config) -> None:
                 if loader == 'train_dataloader':
                     check_num_classes(key, dataset, cfg.model)
     check_weights(cfg)
+
+
+def _check_resume(args: Namespace, cfg: Config) -> None:
+    if args.resume == 'auto':
+        stem = osp.splitext(osp.basename(args.config))[0]
+        work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', stem)  # as the script chooses it
+        if cfg.get('load_from') and not find_latest_checkpoint(work_dir):
+            raise ConfigProblem(
+                f'--resume finds no last_checkpoint in {osp.abspath(work_dir)}: nothing to resume, and it would drop '
+                f'load_from={cfg.load_from!r}; leave --resume away'
+            )
+    elif '://' not in args.resume and not osp.isfile(args.resume):
+        raise ConfigProblem(
+            f'--resume names no file {osp.abspath(args.resume)}; without a path it takes the last checkpoint in the '
+            'work folder'
+        )

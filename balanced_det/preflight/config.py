@@ -21,16 +21,17 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         argv: The arguments, without the program's name.
 
     Returns:
-        'config' (None without one), 'cfg_options', 'launcher', 'resume' ('auto' without a path) and 'help'.
+        'config' (None without one), 'cfg_options', 'work_dir', 'launcher', 'resume' ('auto' without a path) and 'help'.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument('config', nargs='?')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     parser.add_argument('--launcher', default='none')
+    parser.add_argument('--work-dir')
     parser.add_argument('--resume', nargs='?', const='auto')
     parser.add_argument('-h', '--help', action='store_true')
     # Options that take a value, so that the value is not taken for the config.
-    for option in ('--work-dir', '--local_rank', '--local-rank', '--out', '--show-dir', '--wait-time'):
+    for option in ('--local_rank', '--local-rank', '--out', '--show-dir', '--wait-time'):
         parser.add_argument(option)
     return parser.parse_known_args(argv)[0]
 
@@ -51,13 +52,23 @@ def load_config(path: str, cfg_options: dict | None = None) -> Config:
         The config.
 
     Raises:
-        ConfigProblem: There is no such file.
+        ConfigProblem: There is no such file, it or a file of its ``_base_`` cannot be read, or it has no model.
     """
     if not osp.isfile(path):
         raise ConfigProblem(f'no such config file; the current folder is {osp.abspath(osp.curdir)}')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except OSError as error:
+        raise ConfigProblem(f'this config or one in its _base_ cannot be read: {error}') from error
+    except SyntaxError as error:  # mmengine parses a copy, so the error does not know the file
+        raise ConfigProblem(
+            f'this config or one in its _base_ has a syntax error in line {error.lineno}, '
+            f'{(error.text or "").strip()!r}: {error.msg}'
+        ) from error
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
+    if cfg.get('model') is None:
+        raise ConfigProblem('no model in it: a part of other configs, as those in _base_ are? Name one that has it')
     return cfg
 
 

@@ -26,7 +26,7 @@ class Weights(NamedTuple):
     Attributes:
         key: Its dotted key.
         name: What it names: a path, a URL or a name such as 'torchvision://resnet50'.
-        switch: ``--cfg-options`` that do without.
+        switch: ``--cfg-options`` that do without; '' where the model cannot train without.
     """
 
     key: str
@@ -94,7 +94,8 @@ def name_the_key(error: WeightsUnavailable, cfg: Config) -> str:
 
 
 def _other_ways(key: str, switch: str) -> str:
-    return f'name another file with --cfg-options {key}=PATH; or do without: --cfg-options {switch}'
+    without = f'; or do without: --cfg-options {switch}' if switch else ''
+    return f'name another file with --cfg-options {key}=PATH{without}'
 
 
 def _named_weights(cfg: Config) -> Iterator[Weights]:
@@ -103,7 +104,7 @@ def _named_weights(cfg: Config) -> Iterator[Weights]:
         if owner and isinstance(block.get('checkpoint'), str):
             yield Weights(f'{key}.checkpoint', block['checkpoint'], _from_scratch(cfg, owner[1]))
     if cfg.get('load_from'):
-        yield Weights('load_from', cfg.load_from, 'load_from=None')
+        yield Weights('load_from', cfg.load_from, '' if _keeps_random_values(cfg) else 'load_from=None')
 
 
 def _from_scratch(cfg: Config, owner: str) -> str:
@@ -115,6 +116,15 @@ def _from_scratch(cfg: Config, owner: str) -> str:
         f'{owner}.{name}={value}' for name, value in (('frozen_stages', -1), ('norm_eval', False)) if name in block
     ]
     return ' '.join([f'{owner}.init_cfg=None', *fixed])
+
+
+def _keeps_random_values(cfg: Config) -> bool:
+    """Whether, without ``load_from``, a module would keep weights or statistics fixed that it never had."""
+    return any(
+        (block.get('frozen_stages', -1) >= 0 or block.get('norm_eval') or block.get('frozen'))
+        and not block.get('init_cfg')
+        for _, block in walk(cfg.get('model'), 'model')
+    )
 
 
 def _config_of(path: str, cfg: Config) -> str:

@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 
 from balanced_det import compat, launch
 
+TORCHRUN = dict(RANK='0', WORLD_SIZE='2')
 SLURM = dict(SLURM_PROCID='3', SLURM_NTASKS='8', SLURM_LOCALID='1', SLURM_NODELIST='n[7-8]')
 
 
@@ -69,14 +70,16 @@ def script(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, 'join_on_cpu', lambda launcher: seen.update(joined=launcher))
     monkeypatch.setattr(launch.torch.distributed, 'destroy_process_group', lambda: seen.update(left=True))
     monkeypatch.setattr(launch.preflight, 'explain_failed_downloads', lambda: None)
+    for name, value in {**TORCHRUN, **SLURM}.items():
+        monkeypatch.setenv(name, value)
     return seen
 
 
-def start(monkeypatch, tmp_path, device, *options):
+def start(monkeypatch, tmp_path, device, *options, script='train.py'):
     monkeypatch.setattr(launch, 'get_device', lambda: device)
     arguments = [str(tmp_path / 'c.py'), *options]
     monkeypatch.setattr(sys, 'argv', ['train.py', *arguments])
-    launch.run_mmdet('train.py')
+    launch.run_mmdet(script)
     return arguments
 
 
@@ -104,4 +107,31 @@ def test_missing_config(script, monkeypatch, tmp_path):
     (tmp_path / 'c.py').unlink()
     with pytest.raises(SystemExit, match=r'c\.py: no such config file'):
         start(monkeypatch, tmp_path, 'cpu', '--launcher', 'pytorch')
+    assert script == {}
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+@pytest.mark.parametrize('tool', ['train', 'test'])
+@pytest.mark.parametrize(
+    ('launcher', 'started', 'name', 'variables'),
+    [
+        ('pytorch', 'processes of torchrun', 'dist', TORCHRUN),
+        ('slurm', 'tasks of srun', 'slurm', ('SLURM_PROCID', 'SLURM_NTASKS')),
+    ],
+)
+def test_a_launcher_that_has_not_started_this(
+    script, monkeypatch, tmp_path, device, tool, launcher, started, name, variables
+):
+    message = rf'^--launcher {launcher} is for {started}: use tools/{name}_{tool}\.sh$'
+    for variable in variables:  # one missing, then both
+        monkeypatch.delenv(variable)
+        with pytest.raises(SystemExit, match=message):
+            start(monkeypatch, tmp_path, device, '--launcher', launcher, script=f'{tool}.py')
+    assert script == {}
+
+
+def test_a_part_of_a_config_cannot_be_tested(script, monkeypatch, tmp_path):
+    (tmp_path / 'c.py').write_text('work_dir = None\n')
+    with pytest.raises(SystemExit, match=r'c\.py: no model in it'):
+        start(monkeypatch, tmp_path, 'cpu', script='test.py')
     assert script == {}

@@ -25,11 +25,17 @@ from balanced_det.preflight import (
     check_num_classes,
     check_weights,
     explain_failed_downloads,
+    load_config,
     name_the_key,
 )
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'demo' / 'retinanet_r18_fpn_iou-balanced_digit-scenes.py'
 VOC_CONFIG = CONFIG.parents[1] / 'iou_balanced' / 'bccd' / 'retinanet_r18_fpn_iou-balanced-1x_bccd.py'
+FINE_TUNED = (  # from the weights of load_from alone, a part of which they keep
+    'iou_balanced/cityscapes/retinanet_r50_fpn_smooth-l1-1x_cityscapes.py',
+    'dssd/dssd320_r50_stage-1_voc0712.py',
+    'dssd/dssd320_r50_stage-2_voc0712.py',
+)
 
 
 @pytest.fixture
@@ -179,6 +185,30 @@ def test_resume_may_name_a_checkpoint(tmp_path):
         check_arguments(['--resume', 'a.pth', 'nope.py'])
 
 
+def test_a_part_of_a_config_cannot_train():
+    part = CONFIG.parents[1] / '_base_' / 'runtime.py'
+    with pytest.raises(SystemExit, match=r'runtime\.py: no model in it: a part of other configs'):
+        check_arguments([str(part)])
+    with pytest.raises(ConfigProblem, match='no train_dataloader in it'):
+        check_config(Config(dict(model=dict())))
+
+
+def test_a_config_without_training_data_can_be_read(tmp_path):
+    (tmp_path / 'c.py').write_text("model = dict(type='RetinaNet')\n")
+    assert load_config(str(tmp_path / 'c.py')).model == dict(type='RetinaNet')
+
+
+def test_config_that_cannot_be_read(tmp_path):
+    (tmp_path / 'c.py').write_text("_base_ = './base.py'\n")
+    with pytest.raises(SystemExit, match=rf'^{tmp_path}/c\.py: this config or one in .* cannot be read: .*/base\.py'):
+        check_arguments([str(tmp_path / 'c.py')])
+    (tmp_path / 'base.py').write_text('a = 1\nmodel = dict(type=)\n')
+    with pytest.raises(
+        SystemExit, match=rf"^{tmp_path}/c\.py: .*has a syntax error in line 2, 'model = dict\(type=\)': "
+    ):
+        check_arguments([str(tmp_path / 'c.py')])
+
+
 @pytest.mark.parametrize('head', ['RetinaHead', 'RetinaSepBNHead'])
 def test_balanced_classification_in_a_stock_head(data_root, head):
     options = dict(model__bbox_head__type=head)
@@ -237,6 +267,42 @@ def test_load_from_names_the_config_that_makes_it(tmp_path, monkeypatch):
         check_weights(cfg)
 
 
+@pytest.mark.parametrize('name', FINE_TUNED)
+def test_frozen_parts_need_the_weights_of_load_from(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigProblem, match=r'^load_from=.*name another file with --cfg-options load_from=PATH$'):
+        check_weights(Config.fromfile(CONFIG.parents[1] / name))
+
+
+def test_load_from_may_be_left_where_nothing_random_stays_fixed():
+    # Other weights for the frozen part, or no frozen part.
+    for cfg in (pretrained('torchvision://resnet18', frozen_stages=1, norm_eval=True), Config(dict(model=dict()))):
+        cfg.load_from = '/nowhere.pth'
+        with pytest.raises(ConfigProblem, match=r'or do without: --cfg-options load_from=None$'):
+            check_weights(cfg)
+
+
+def test_nothing_to_resume(data_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaders = ('train_dataloader', 'val_dataloader')
+    options = ['--cfg-options', *(f'{loader}.dataset.data_root={data_root}' for loader in loaders)]
+    resume = [str(CONFIG), '--resume', *options]
+    check_arguments(resume)  # a first start: no weights are lost
+    with pytest.raises(
+        SystemExit,
+        match=rf'no last_checkpoint in {tmp_path}/work_dirs/{CONFIG.stem}: nothing to resu.*'
+        r"load_from='/w\.pth'; leave --resume away",
+    ):
+        check_arguments([*resume, 'load_from=/w.pth'])
+    with pytest.raises(SystemExit, match=rf'no last_checkpoint in {tmp_path}/of_config: '):
+        check_arguments([*resume, 'load_from=/w.pth', 'work_dir=of_config'])
+    with pytest.raises(SystemExit, match=rf'no last_checkpoint in {tmp_path}/of_user: '):
+        check_arguments([*resume, 'load_from=/w.pth', 'work_dir=of_config', '--work-dir', 'of_user'])
+    (tmp_path / 'of_user').mkdir()
+    (tmp_path / 'of_user' / 'last_checkpoint').write_text('of_user/epoch_1.pth')
+    check_arguments([*resume, 'load_from=/w.pth', '--work-dir', 'of_user'])  # mmdet then does not read load_from
+
+
 def test_checkpoint_to_resume_from(data_root, tmp_path):
     options = [f'{loader}.dataset.data_root={data_root}' for loader in ('train_dataloader', 'val_dataloader')]
     options = ['--cfg-options', *options, 'load_from=/nowhere.pth']
@@ -244,7 +310,6 @@ def test_checkpoint_to_resume_from(data_root, tmp_path):
         check_arguments([str(CONFIG), '--resume', f'{tmp_path}/no.pth', *options])
     with pytest.raises(SystemExit, match=r"load_from='/nowhere\.pth'"):
         check_arguments([str(CONFIG), *options])
-    check_arguments([str(CONFIG), '--resume', *options])  # mmdet then does not read load_from
     (tmp_path / 'no.pth').touch()
     check_arguments([str(CONFIG), '--resume', f'{tmp_path}/no.pth', *options])
 
