@@ -26,6 +26,12 @@ of which 0 of zero size and 0 outside their image are left out
 2026/11/21 15:57:22 - mmengine - INFO - Epoch(train)  [1][  50/7330]  lr: 3.7500e-06  eta: 0:00:01  loss: 1.7838
 2026/11/21 15:57:23 - mmengine - INFO - GPU number: 99
 """
+TEST_LOG = """\
+2026/11/22 10:00:00 - mmengine - INFO -
+    GPU number: {gpus}
+2026/11/22 10:00:09 - mmengine - INFO - Epoch(test)  [  50/{batches}]    eta: 0:00:01  time: 0.0459  data_time: 0.0057
+2026/11/22 10:09:00 - mmengine - INFO - Epoch(test)  [{batches}/{batches}]    eta: 0:00:00  time: 0.0459
+"""
 METRICS = {'mAP': 0.35, 'mAP_50': 0.545, 'mAP_75': 0.372, 'mAP_s': -1.0, 'mAP_m': 0.39, 'mAP_l': 0.481, 'mAP_85': 0.2}
 
 
@@ -68,15 +74,24 @@ def add_test(
     metrics: dict[str, float] | None = None,
     prefix: str = 'coco',
     of: str = '',
+    images: int = 5000,
 ) -> None:
-    """A test, of a checkpoint in this folder or in another one.
+    """A test with two processes, of a checkpoint in this folder or in another one.
 
     An empty dict of metrics is what mmengine leaves when no box was detected.
     """
     session = _session(folder, Config(dict(cfg, load_from=f'/where/it/was/{of or folder.name}/{checkpoint}')), time)
     values = {f'{prefix}/bbox_{name}': value for name, value in (METRICS if metrics is None else metrics).items()}
     (session / f'{time}.json').write_text(json.dumps({**values, 'data_time': 0.01, 'time': 0.3}))
-    (session / f'{time}.log').write_text(LOG.format(gpus=2, images=0, name='coco'))
+    (session / f'{time}.log').write_text(TEST_LOG.format(gpus=2, batches=images // 2))
+
+
+def as_tested_with_tta(cfg: Config) -> Config:
+    """What mmdet's test.py --tta makes of a config."""
+    run = Config(deepcopy(cfg.to_dict()))
+    run.model = dict(type='DetTTAModel', tta_cfg=run.tta_model.tta_cfg, module=run.model)
+    run.test_dataloader.dataset.pipeline = run.tta_pipeline
+    return run
 
 
 def _session(folder: Path, cfg: Config, time: str) -> Path:

@@ -29,7 +29,7 @@ from balanced_det.reproduction import generated, report
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('keys', nargs='*', metavar='TABLE|ROW', help='default: all; tools/papers.py list shows them')
-    parser.add_argument('--work-dirs', type=Path, default=Path('work_dirs'), help='default: %(default)s')
+    parser.add_argument('--work-dirs', type=Path, help='default: work_dirs')
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the tables as Markdown')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='write them as CSV, one line for each metric')
     parser.add_argument('--out', type=Path, metavar='DIR', help='write both, as report.md and report.csv')
@@ -37,6 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--update', action='store_true', help='write READMEs and metafiles from what is recorded')
     parser.add_argument('--check', action='store_true', help='exit status 1 with the difference if they are stale')
     args = parser.parse_args()
+    if args.work_dirs and not args.work_dirs.is_dir():
+        parser.error(f'--work-dirs {args.work_dirs}: there is no such folder')
+    args.work_dirs = args.work_dirs or Path('work_dirs')
     if args.out:
         args.markdown = args.markdown or args.out / 'report.md'
         args.csv = args.csv or args.out / 'report.csv'
@@ -75,14 +78,14 @@ def print_report(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     try:
+        if args.keys or args.record or args.markdown or args.csv or not (args.update or args.check):
+            print_report(args)
         if args.check:
             difference = generated.stale()
             if difference:
                 sys.exit(f'{difference}\nThe generated files are stale: run python tools/report.py --update')
             print('The generated files are up to date.')
             return
-        if args.keys or args.record or not args.update:
-            print_report(args)
         if args.update:
             for path in generated.update() or ['nothing: all was up to date']:
                 print(f'updated {path}')

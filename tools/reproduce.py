@@ -52,7 +52,8 @@ def parse_args() -> argparse.Namespace:
         'none: one process for each row; pytorch: one for each GPU (default where there are GPUs); slurm: job arrays'
     ))  # fmt: skip
     where.add_argument('--gpus', type=int, metavar='N', help=(
-        'at a time, for all rows (default: those of this machine; without GPUs 1: processes of one thread)'
+        'at a time, for all rows (default: those of this machine; without GPUs 1: processes of one thread; '
+        'with slurm no limit, and with one the arrays run one after the other)'
     ))  # fmt: skip
     where.add_argument('--gpus-per-row', type=int, metavar='N', help=(
         'default: those that the batch of the config needs; with others the learning rate is scaled'
@@ -93,8 +94,12 @@ def check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     args.gpus = args.gpus or here or 1
     if here and args.gpus > here:
         parser.error(f'--gpus {args.gpus}: this machine has {here}')
-    if (args.gpus_per_row or 1) > (args.gpus if args.launcher == 'pytorch' else 1):
-        parser.error(f'--gpus-per-row {args.gpus_per_row}: --launcher {args.launcher} has {args.gpus} for all rows')
+    if args.launcher == 'none' and (args.gpus_per_row or 1) > 1:
+        parser.error(
+            f'--gpus-per-row {args.gpus_per_row}: --launcher none runs one process for each row; use --launcher pytorch'
+        )
+    if (args.gpus_per_row or 1) > args.gpus:
+        parser.error(f'--gpus-per-row {args.gpus_per_row}: --gpus {args.gpus} is all there is for all rows')
 
 
 def make_options(args: argparse.Namespace) -> Options:
@@ -171,7 +176,6 @@ def run_on_cluster(plan: Plan, args: argparse.Namespace) -> None:
             waits = f' after {", ".join(path.name for path in array.after)}' if array.after else ''
             print(f'\n{array.script}{waits}:\n{array.text}')
         return
-    plan.write()
     for array, number in zip(arrays, slurm.submit(arrays)):
         print(f'array {number}: {"; ".join(job.name for job in array.jobs)}; {array.script}')
 
@@ -182,15 +186,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         plan = make_plan(papers.find(args.keys), make_options(args))
+        if not args.dry_run and not args.data_root:
+            plan.check_data()
         show(plan, args)
         if args.launcher == 'slurm':
             run_on_cluster(plan, args)
         elif not args.dry_run:
-            plan.write()
             run_here(plan, args)
     except KeyboardInterrupt:
         sys.exit('\nStopped. The same command goes on from the last checkpoints.')
-    except (papers.UnknownRowError, JobError, TrialError, ResultError) as error:
+    except (papers.UnknownRowError, JobError, TrialError, ResultError, OSError) as error:
         sys.exit(f'error: {error}')
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +11,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from balanced_det.analysis.runs import TOOLS
-from balanced_det.reproduction.difference import differences, one_of_each_kind
 from balanced_det.reproduction.results import Session, WorkDir, final_checkpoint, training_length
 
 ROOT = TOOLS.parent
 TTA = '-tta'
 TEST_DEV = '_test-dev'
-LOG_END = 64 * 1024  # bytes that hold the last line of a log
+UNFINISHED = 'unfinished'  # prefix of what is being written for COCO's server
+RESULT = '.bbox.json'  # what mmdet adds to the prefix
 
 
 class JobError(ValueError):
@@ -69,6 +68,7 @@ class Job:
         gpus: GPUs (without a launcher and on a machine without GPUs: processes) that it runs on.
         needs: The job whose last checkpoint it begins from (Cityscapes) or tests (multi-scale test).
         test_dev: Write the submission file of COCO's test-dev too.
+        files: Text of the files that a trial needs, by their place in the folder.
     """
 
     rows: tuple[str, ...]
@@ -78,6 +78,7 @@ class Job:
     gpus: int = 1
     needs: Job | None = field(default=None, compare=False, repr=False)
     test_dev: bool = False
+    files: Mapping[Path, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -111,13 +112,24 @@ class Job:
     @property
     def is_tested(self) -> bool:
         """Whether the last checkpoint has been tested."""
-        return self.is_trained and self.work_dir.test_of(self.checkpoint.name) is not None
+        return self.is_trained and self.work_dir.test_of(self.checkpoint, tta=self.only_tests) is not None
 
     @property
     def submission(self) -> Path:
         """The file for COCO's server."""
         prefix = self.test_dev_cfg.test_evaluator.outfile_prefix
-        return self.folder / 'test-dev' / f'{Path(prefix).name}.bbox.json'
+        return self.folder / 'test-dev' / f'{Path(prefix).name}{RESULT}'
+
+    @property
+    def is_submittable(self) -> bool:
+        """Whether the file for COCO's server is that of the last checkpoint."""
+        files = (self.submission, self.checkpoint)
+        return all(path.is_file() for path in files) and files[0].stat().st_mtime > files[1].stat().st_mtime
+
+    @property
+    def test_options(self) -> tuple[str, ...]:
+        """Of tools/test.py."""
+        return ('--tta',) if self.only_tests else ()
 
     @cached_property
     def test_dev_config(self) -> Path:
@@ -132,39 +144,43 @@ class Job:
     def steps(self) -> list[Step]:
         """What is left to do; empty if everything is done."""
         steps = []
-        if not self.is_trained:
+        if not self.is_trained and not self.only_tests:
             steps.append(self.train_step())
         if not self.is_tested:
             steps.append(self.test_step())
-        if self.test_dev and not (self.is_tested and self.submission.is_file()):
+        if self.test_dev and not (self.is_trained and self.is_submittable):
             steps.append(self.test_dev_step())
         return steps
 
     def train_step(self) -> Step:
         """Trains, or goes on from the last checkpoint in the folder."""
         options = ['--work-dir', str(self.folder), '--auto-scale-lr']
-        if self.work_dir.last_checkpoint:
-            options.append('--resume')
+        last = self.work_dir.last_checkpoint
+        if last:  # by its path: without one mmengine looks for it where it was written, also in a folder that was moved
+            options += ['--resume', str(last)]
         elif self.needs:  # mmdet's --resume would drop load_from
             options += ['--cfg-options', f'load_from={self.needs.checkpoint}']
         return Step('train', 'train', (str(self.config),), tuple(options), self.folder / 'train.log')
 
     def test_step(self) -> Step:
         """Tests the last checkpoint."""
-        options = ['--work-dir', str(self.folder), *(['--tta'] if self.only_tests else [])]
+        options = ('--work-dir', str(self.folder), *self.test_options)
         arguments = (str(self.config), str(self.checkpoint))
-        return Step('test', 'test', arguments, tuple(options), self.folder / 'test.log')
+        return Step('test', 'test', arguments, options, self.folder / 'test.log')
 
     def test_dev_step(self) -> Step:
         """Writes the submission file, in a folder of its own: it is no test with a result."""
-        prefix = str(self.submission).removesuffix('.bbox.json')
-        return Step(
-            'test-dev',
-            'test',
-            (str(self.test_dev_config), str(self.checkpoint)),
-            ('--work-dir', str(self.submission.parent), '--cfg-options', f'test_evaluator.outfile_prefix={prefix}'),
-            self.folder / 'test-dev.log',
-        )
+        place = self.submission.parent
+        options = ('--work-dir', str(place), *self.test_options)
+        prefix = ('--cfg-options', f'test_evaluator.outfile_prefix={place / UNFINISHED}')
+        arguments = (str(self.test_dev_config), str(self.checkpoint))
+        return Step('test-dev', 'test', arguments, (*options, *prefix), self.folder / 'test-dev.log')
+
+    def keep_submission(self) -> None:
+        """Give what the step test-dev has written its name; to be called when it has ended well."""
+        place, name = self.submission.parent, self.submission.name.removesuffix(RESULT)
+        for path in place.glob(f'{UNFINISHED}.*.json'):  # boxes, and masks if the detector has them
+            path.replace(place / path.name.replace(UNFINISHED, name, 1))
 
     def state(self) -> str:
         """What is done, in words."""
@@ -174,32 +190,15 @@ class Job:
             return 'tested'
         if self.is_trained:
             return 'trained, not tested'
+        needed = self.needs
+        first = f', {needed.name} has to be trained first' if needed and not needed.is_trained else ''
+        if self.only_tests:
+            return f'not tested{first}'
         last = self.work_dir.last_checkpoint
         if last:
             unit, length = training_length(self.cfg)
             return f'resumes after {unit} {last.stem.rpartition("_")[2]} of {length}'
-        return 'not trained'
-
-    def check_folder(self) -> None:
-        """Refuse a folder that holds something else.
-
-        Raises:
-            JobError: It holds the results of another config, another data set or another schedule.
-            ResultError: A file in it is broken.
-        """
-        sessions = self.work_dir.sessions
-        last = self.work_dir.training or (sessions[-1] if sessions else None)
-        if last is None:
-            if (self.folder / 'last_checkpoint').is_file():
-                raise JobError(f'{self.folder} holds a checkpoint and nothing that tells of which config')
-            return
-        problems = differences(self.cfg, session_config(last))
-        if problems:
-            named = '; '.join(map(str, one_of_each_kind(problems).values()))
-            raise JobError(
-                f'{self.folder} holds the results of something else, which are not overwritten: {named}. '
-                'Move the folder away, or name another with --work-dirs'
-            )
+        return f'not trained{first}'
 
 
 def session_config(session: Session) -> Config:
@@ -209,21 +208,6 @@ def session_config(session: Session) -> Config:
         cfg = Config(dict(cfg, model=cfg.model.module))
         cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
     return cfg
-
-
-def progress(step: Step) -> str:
-    """Where a step is, from the end of its log: ``epoch 3 of 12, 50/7330, 10:12:00 left``."""
-    if not step.log.is_file():
-        return 'starting'
-    with step.log.open('rb') as stream:
-        stream.seek(max(0, step.log.stat().st_size - LOG_END))
-        text = stream.read().decode(errors='replace')
-    kind = r'\((?:train|val|test)\)'
-    found = re.findall(rf'((?:Epoch|Iter){kind}\s*(?:\[\s*\d+\])?\[\s*\d+/\d+\]).*?eta: (\S+(?: days?, \S+)?)', text)
-    if not found:
-        return 'starting'
-    place, left = found[-1]
-    return f'{re.sub(r" +", "", place)}, {left} left'
 
 
 def gpus_needed(cfg: Config) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,9 +15,14 @@ from pathlib import Path
 from typing import IO
 
 from balanced_det.analysis import runs
-from balanced_det.reproduction.jobs import Job, Step, progress
+from balanced_det.reproduction.folder import check_folder, locked, write_files
+from balanced_det.reproduction.jobs import Job, JobError, Step
+from balanced_det.reproduction.results import ResultError
 
 POLL = 2.0  # seconds
+LOG_END = 64 * 1024  # bytes that hold the last line of a log
+#: What is wrong with one job and leaves the others as they are.
+FAILURES = (JobError, ResultError, OSError)
 
 
 @dataclass
@@ -38,8 +44,13 @@ class Machine:
 
     def environment(self, slots: Sequence[str]) -> dict[str, str]:
         """Variables for a process that gets some slots."""
-        env = {'CUDA_VISIBLE_DEVICES': ','.join(slots)} if self.has_gpus else {}
-        return {**env, 'PORT': str(free_port())} if self.launcher == 'pytorch' else env
+        # The scripts for several processes start the python that they find.
+        env = {'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])}
+        if self.has_gpus:
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(slots)
+        if self.launcher == 'pytorch':
+            env['PORT'] = str(free_port())
+        return env
 
 
 @dataclass
@@ -96,15 +107,29 @@ class Runner:
             if self._must_wait(job, [*waiting, *(running.job for running in going)]) or len(free) < job.gpus:
                 continue
             waiting.remove(job)
-            if job.needs and not job.needs.is_trained:
-                self._fail(job, f'{job.needs.config.stem}, whose checkpoint it needs, has failed')
-                continue
-            lock = locked(job.folder)
-            if lock is None:
-                self._fail(job, f'another process is at work in {job.folder}')
-                continue
-            slots = [free.pop(0) for _ in range(job.gpus)]
-            going.append(self._start(job, job.steps()[0], slots, lock))
+            try:
+                running = self._claim(job, free)
+            except FAILURES as error:
+                self._fail(job, str(error))
+            else:
+                going.extend(running)
+
+    def _claim(self, job: Job, free: list[str]) -> list[Running]:
+        """Begin a job that another process may have begun or ended since it was planned; empty if nothing is left."""
+        if job.needs and not job.needs.is_trained:
+            raise JobError(f'{job.needs.config.stem}, whose checkpoint it needs, has failed')
+        with ExitStack() as stack:
+            lock = stack.enter_context(locked(job.folder))
+            check_folder(job)
+            left = job.steps()
+            if not left:
+                self.say(f'{job.name}: done')
+                return []
+            write_files(job)
+            running = self._start(job, left[0], free[: job.gpus], lock)
+            stack.pop_all()
+        del free[: job.gpus]
+        return [running]
 
     def _must_wait(self, job: Job, others: Sequence[Job]) -> bool:
         return job.needs is not None and any(other.folder == job.needs.folder for other in others)
@@ -122,19 +147,29 @@ class Runner:
 
     def _end(self, running: Running, going: list[Running], free: list[str]) -> None:
         """Go on with the next step of a job, or leave its slots to others."""
-        job, code = running.job, running.process.returncode
-        left = job.steps()
-        if code:
-            self._fail(job, runs.failure(running.step.name, code, running.step.log))
-        elif left and left[0].name == running.step.name:
-            self._fail(job, f'{running.step.name} ended well but left no result; see {running.step.log}')
-        elif left:
-            going.append(self._start(job, left[0], running.slots, running.lock))
-            return
-        else:
+        job = running.job
+        try:
+            left = self._left_after(running)
+            if left:
+                going.append(self._start(job, left[0], running.slots, running.lock))
+                return
             self.say(f'{job.name}: done')
+        except FAILURES as error:
+            self._fail(job, str(error))
         running.lock.close()
         free.extend(running.slots)
+
+    def _left_after(self, running: Running) -> list[Step]:
+        """What is left to do of a job after a step of it has ended."""
+        job, step, code = running.job, running.step, running.process.returncode
+        if code:
+            raise JobError(runs.failure(step.name, code, step.log))
+        if step.name == 'test-dev':
+            job.keep_submission()
+        left = job.steps()
+        if left and left[0].name == step.name:
+            raise JobError(f'{step.name} ended well but left no result; see {step.log}')
+        return left
 
     def _fail(self, job: Job, reason: str) -> None:
         self.failed[job.name] = reason
@@ -146,16 +181,19 @@ def describe(going: Sequence[Running]) -> str:
     return ' | '.join(f'{running.job.name} {progress(running.step)}' for running in going)
 
 
-def locked(folder: Path) -> IO[str] | None:
-    """Lock a work directory for this process; None if another has it. The system unlocks it when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stream = (folder / 'reproduce.lock').open('a')
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        return None
-    return stream
+def progress(step: Step) -> str:
+    """Where a step is, from the end of its log: ``epoch 3 of 12, 50/7330, 10:12:00 left``."""
+    if not step.log.is_file():
+        return 'starting'
+    with step.log.open('rb') as stream:
+        stream.seek(max(0, step.log.stat().st_size - LOG_END))
+        text = stream.read().decode(errors='replace')
+    kind = r'\((?:train|val|test)\)'
+    found = re.findall(rf'((?:Epoch|Iter){kind}\s*(?:\[\s*\d+\])?\[\s*\d+/\d+\]).*?eta: (\S+(?: days?, \S+)?)', text)
+    if not found:
+        return 'starting'
+    place, left = found[-1]
+    return f'{re.sub(r" +", "", place)}, {left} left'
 
 
 def free_port() -> int:

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import os.path as osp
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from balanced_det.reproduction.difference import Difference, differences, one_of_each_kind
-from balanced_det.reproduction.jobs import session_config
-from balanced_det.reproduction.results import Session, WorkDir, final_checkpoint, tested_checkpoint, training_length
+from balanced_det.papers import Row
+from balanced_det.preflight import leaf_datasets
+from balanced_det.reproduction.difference import (
+    Difference,
+    differences,
+    one_of_each_kind,
+    values_of_test,
+    values_of_training,
+    with_tta,
+)
+from balanced_det.reproduction.jobs import ROOT, TTA, session_config
+from balanced_det.reproduction.results import Session, WorkDir, final_checkpoint, training_length
 
-#: Images of the training sets: a set in another place with so many is taken for the same.
+#: Images of the training and of the test sets: a set in another place with so many is taken for the same.
 TRAINING_IMAGES = {'coco': 118287, 'voc0712': 16551, 'cityscapes': 2975}
+TEST_IMAGES = {'coco': 5000, 'voc0712': 4952, 'cityscapes': 500}
 UNITS = {'epoch': 'epochs', 'iter': 'iterations'}
 #: Differences that leave a result comparable with the paper's.
-HARMLESS = ('batch size', 'precision')
+HARMLESS = ('precision',)
+#: Kinds of differences in the order of their weight. The batch size has a mark of its own.
+MARKED = (
+    'config',
+    'data set',
+    'schedule',
+    'input',
+    'initial weights',
+    'learning rate',
+    'hooks',
+    'evaluator',
+    'score threshold',
+    'precision',
+)
 
 
 @dataclass(frozen=True)
@@ -35,96 +60,193 @@ class Measurement:
     comparable: bool
 
 
-def measure(folder: Path, cfg: Config, data: str) -> tuple[Measurement | None, list[str]]:
-    """Read what was measured of a config.
+@dataclass(frozen=True)
+class Reading:
+    """What was found in a work directory.
+
+    Attributes:
+        measurement: What was measured, None if nothing.
+        remark: If so, why.
+        problems: What is wrong with files in it.
+    """
+
+    measurement: Measurement | None
+    remark: str
+    problems: tuple[str, ...]
+
+
+def measure(row: Row, work_dirs: Path) -> Reading:
+    """Read what was measured of a row's config.
 
     Args:
-        folder: The work directory of the config.
-        cfg: The config.
-        data: Its data set, a key of :data:`TRAINING_IMAGES`.
+        row: A row that is not quoted.
+        work_dirs: The folder with a folder for each config. A multi-scale test has a folder of its own, beside that of
+            the training.
 
     Returns:
-        The measurement, None if there is none, and what is wrong with files in the folder.
+        The measurement, or why there is none.
     """
+    folder, home = (work_dirs / Path(str(name)).stem for name in (row.config, row.train_config))
     work_dir, problems = WorkDir(folder).readable()
-    tests = work_dir.tests()
-    training = work_dir.training or training_elsewhere(folder, tests)
-    if training is None and not tests:
-        return None, problems
-    run = session_config(training or tests[-1])
-    found = differences(cfg, run)
-    if found and found[0].kind == 'config':
-        return None, [*problems, f'{folder} holds the results of {found[0]}']
-    result = best_result(work_dir, tests, run)
-    if result is None:
-        return None, [*problems, f'{folder}: trained up to {last_name(work_dir)}, neither tested nor validated']
-    values, note = result
-    scaled, batch = batch_mark(cfg, run, training) if training else (False, 'trained elsewhere')
-    changes = [difference for difference in found if difference.kind not in HARMLESS]
-    if training and training.training_images == TRAINING_IMAGES[data]:
-        changes = [difference for difference in changes if difference.key not in ('train data', 'test data')]
-    marks = [*describe(changes, cfg, run), *filter(None, [note, batch])]
-    if any(difference.kind == 'precision' for difference in found):
-        marks.append('mixed precision')
-    return Measurement(values, tuple(marks), not changes and not note and scaled), problems
+    trained, more = (work_dir, []) if home == folder else WorkDir(home).readable()
+    problems += more
+    since = trained.trainings[-1].time if trained.trainings else ''
+    tests = [test for test in work_dir.tests() if test.time > since]
+    if not trained.trainings and not tests:
+        return Reading(None, f'left out: {problems[0]}' if problems else 'not trained', tuple(problems))
+    found = _Found(row, home, trained.trainings, tests)
+    foreign = found.foreign()
+    if foreign:
+        text = f'holds the results of {foreign}'
+        return Reading(None, f'left out: {text}', (*problems, f'{home if trained.trainings else folder} {text}'))
+    measurement = found.measurement()
+    return Reading(measurement, '' if measurement else how_far(trained), tuple(problems))
 
 
-def training_elsewhere(folder: Path, tests: Sequence[Session]) -> Session | None:
-    """The training of a checkpoint that a folder beside this one holds, as for a multi-scale test."""
-    names = {Path(test.config.get('load_from') or '').parent.name for test in tests} - {''}
-    trained = [WorkDir(folder.parent / name).readable()[0].training for name in sorted(names)]
-    return next((training for training in trained if training), None)
+class _Found:
+    """The starts that tell of a row, beside its configs."""
 
+    def __init__(self, row: Row, home: Path, trainings: Sequence[Session], tests: Sequence[Session]) -> None:
+        self.row, self.trainings = row, trainings
+        self.tta = TTA in Path(str(row.config)).stem
+        self.cfg, self.train_cfg = (
+            Config.fromfile(ROOT / str(name), import_custom_modules=False) for name in (row.config, row.train_config)
+        )
+        self.run = (trainings or tests)[-1].config
+        self.checkpoint = home / final_checkpoint(self.run)
+        self.test = max(tests, key=self.worth) if tests else None
 
-def best_result(work_dir: WorkDir, tests: Sequence[Session], run: Config) -> tuple[dict[str, float], str] | None:
-    """The metrics that tell most, and what to say of them: a test of the last checkpoint, a test, a validation."""
-    unit, length = training_length(run)
-    final = work_dir.test_of(final_checkpoint(run))
-    if final:
-        values = final.test_metrics()
-        return values, '' if values else 'tested, no box detected'
-    if tests:
-        return tests[-1].test_metrics(), f'test of {tested_checkpoint(tests[-1])}, of {length} {UNITS[unit]}'
-    validations = work_dir.training.validations() if work_dir.training else []
-    if validations:
+    def worth(self, test: Session) -> tuple[bool, bool, str]:
+        """What a test tells: most one of the last checkpoint, then one of an earlier one, then the last."""
+        same = test.checkpoint.parent.name == self.checkpoint.parent.name and test.is_augmented == self.tta
+        return test.is_of(self.checkpoint, self.tta), same, test.time
+
+    def foreign(self) -> Difference | None:
+        """In what the training, if there is none the test, is one of another config."""
+        changes = [found for run in self.trainings for found in self.training_changes(run)]
+        if not self.trainings and self.test:
+            changes = self.test_changes(self.test)
+        return next((found for found in changes if found.kind == 'config'), None)
+
+    def training_changes(self, training: Session) -> list[Difference]:
+        """In what a training differs from the config. Data are known by the number of the images."""
+        changes = differences(self.train_cfg, training.config, values_of_training)
+        if training is self.trainings[0]:  # one that resumes begins from its own checkpoint
+            here, there = initial_checkpoint(self.train_cfg), initial_checkpoint(training.config)
+            if here != there:
+                changes.append(Difference('initial weights', 'load_from', here, there))
+        same_data = training.training_images == TRAINING_IMAGES[self.row.data]
+        return [found for found in changes if not (same_data and found.key == 'train data')]
+
+    def test_changes(self, test: Session) -> list[Difference]:
+        """In what a test differs from the config. Data are known by their names and the number of the images."""
+        if self.tta and test.is_augmented:
+            changes = differences(with_tta(self.cfg), test.config, values_of_test)
+        else:
+            changes = differences(self.cfg, session_config(test), values_of_test)
+        images = TEST_IMAGES[self.row.data]
+        return [found for found in changes if not (found.key == 'test data' and is_moved(found, test, images))]
+
+    def measurement(self) -> Measurement | None:
+        """The metrics that tell most, with their marks."""
+        values, note = self.values()
+        if values is None:
+            return None
+        marks: dict[str, str] = {}
+        for training in reversed(self.trainings):
+            marks = {**describe(self.training_changes(training), self.train_cfg, training.config, 'train'), **marks}
+        last = self.test or self.trainings[-1]
+        for kind, text in describe(self.test_changes(last), self.cfg, session_config(last), 'test').items():
+            marks.setdefault(kind, f'tested with {text}')
+        fits, batch = batch_mark(self.train_cfg, self.trainings)
+        changed = [marks[kind] for kind in MARKED if kind in marks and kind not in HARMLESS]
+        harmless = [marks[kind] for kind in HARMLESS if kind in marks]
+        said = tuple(filter(None, [*changed, note, batch, *harmless]))
+        return Measurement(values, said, fits and not changed and not note)
+
+    def values(self) -> tuple[dict[str, float] | None, str]:
+        """The metrics of the test, else of the last validation, and what is to be said of them."""
+        if self.test:
+            values = self.test.test_metrics()
+            return values, self.test_note(self.test) or ('' if values else 'tested, no box detected')
+        validations = self.trainings[-1].validations()
+        if self.tta or not validations:
+            return None, ''
+        unit, length = training_length(self.run)
         step, values = validations[-1]
         return values, f'last validation, after {step} of {length} {UNITS[unit]}: no test'
-    return None
+
+    def test_note(self, test: Session) -> str:
+        """Whether a test is one of another checkpoint, or with another kind of test."""
+        notes = []
+        if test.checkpoint.parent.name != self.checkpoint.parent.name:
+            notes.append(f'test of {Path(*test.checkpoint.parts[-2:])}')
+        elif test.checkpoint.name != self.checkpoint.name:
+            unit, length = training_length(self.run)
+            notes.append(f'test of {test.checkpoint.name}, of {length} {UNITS[unit]}')
+        if test.is_augmented != self.tta:
+            notes.append(f'tested with{"out" if self.tta else ""} test-time augmentation')
+        return '; '.join(notes)
 
 
-def last_name(work_dir: WorkDir) -> str:
-    """The last checkpoint, for a message."""
-    return work_dir.last_checkpoint.stem if work_dir.last_checkpoint else 'before the first checkpoint'
+def is_moved(found: Difference, test: Session, images: int) -> bool:
+    """Whether the test data are the same in another place, by their names and the number of images."""
+    names = [[osp.basename(path) for path in paths] for paths in (found.expected, found.found)]
+    if names[0] != names[1] or not test.processes:
+        return False
+    return test.tested_batches == math.ceil(images / test.processes / test.config.test_dataloader.batch_size)
 
 
-def batch_mark(cfg: Config, run: Config, session: Session) -> tuple[bool, str]:
+def how_far(trained: WorkDir) -> str:
+    """How far a training has come that was neither tested nor validated."""
+    last = trained.last_checkpoint
+    if last is None or last.name == final_checkpoint(trained.trainings[-1].config):
+        return 'trained, not tested' if last else 'training begun, no checkpoint'
+    return f'trained up to {last.stem}, not tested'
+
+
+def batch_mark(cfg: Config, trainings: Sequence[Session]) -> tuple[bool, str]:
     """Whether the learning rate fits the batch, and both in words."""
-    base = cfg.get('auto_scale_lr', {}).get('base_batch_size')
-    processes, images = session.processes, run.train_dataloader.batch_size
-    if not processes or not base:
-        return True, ''
+    if not trainings:
+        return False, 'trained elsewhere'
+    base = cfg.auto_scale_lr.base_batch_size
+    sizes = list(dict.fromkeys((start.processes, start.config.train_dataloader.batch_size) for start in trainings))
+    processes, images = sizes[-1]
+    if any(number is None for number, _ in sizes):
+        return False, f'trained on an unknown number of GPUs, {images} images each'
+    if len(sizes) > 1:
+        return False, f'trained on different numbers of GPUs: batch {", ".join(f"{one} x {two}" for one, two in sizes)}'
     text = f'batch {processes} x {images}'
     if processes * images == base:
         return True, text
-    if run.get('auto_scale_lr', {}).get('enable'):
+    if all(start.config.get('auto_scale_lr', {}).get('enable') for start in trainings):
         return True, f'{text} in place of {base}, lr x {processes * images / base:.3g}'
     return False, f'{text} in place of {base}, lr not scaled'
 
 
-def describe(changes: Sequence[Difference], cfg: Config, run: Config) -> Iterator[str]:
-    """One mark for each kind of difference, the weightiest first."""
-    first = one_of_each_kind(changes)
-    for kind in ('data set', 'schedule', 'input', 'initial weights', 'learning rate'):
-        if kind in first:
-            yield mark(first[kind], cfg, run)
+def describe(changes: Sequence[Difference], cfg: Config, run: Config, part: str) -> dict[str, str]:
+    """One mark for each kind of difference."""
+    return {
+        kind: mark(found, cfg, run, part) for kind, found in one_of_each_kind(changes).items() if kind != 'batch size'
+    }
 
 
-def mark(difference: Difference, cfg: Config, run: Config) -> str:
+def initial_checkpoint(cfg: Config) -> tuple[str, ...]:
+    """Folder and file of the checkpoint that a training begins from; empty if it begins from a backbone's weights."""
+    return Path(cfg.get('load_from') or '').parts[-2:]
+
+
+def mark(difference: Difference, cfg: Config, run: Config, part: str) -> str:
     """A difference in a few words."""
-    if difference.kind == 'data set':
-        return f'another data set: {data_name(run)}'
+    if difference.kind == 'precision':
+        return 'mixed precision'
+    if difference.key in ('train data', 'test data') or difference.key.endswith('num_classes'):
+        return f'another data set: {data_name(run, part)}'
     if difference.kind == 'initial weights':
-        return 'from scratch' if run.model.backbone.get('init_cfg') is None else 'other initial weights'
+        bare = run.model.backbone.get('init_cfg') is None and not run.get('load_from')
+        return 'from scratch' if bare else 'other initial weights'
+    if difference.kind == 'score threshold':
+        return f'scores from {difference.found}'
     if difference.kind == 'input' and test_scale(cfg) != test_scale(run):
         return f'input {" x ".join(map(str, test_scale(run)))}'
     if difference.kind == 'schedule' and training_length(cfg) != training_length(run):
@@ -135,12 +257,10 @@ def mark(difference: Difference, cfg: Config, run: Config) -> str:
     return str(difference)
 
 
-def data_name(run: Config) -> str:
-    """The name of the data set of a training."""
-    dataset: Any = run.train_dataloader.dataset
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset.get('dataset') or dataset.datasets[0]
-    root = run.get('trial', {}).get('data') or (dataset.get('data_root') or '').rstrip('/')
+def data_name(run: Config, part: str) -> str:
+    """The name of the data set of a training or of a test."""
+    _, dataset = next(iter(leaf_datasets(run[f'{part}_dataloader'].dataset, '')))
+    root: Any = run.get('trial', {}).get('data') or (dataset.get('data_root') or '').rstrip('/')
     return Path(root or dataset.get('ann_file', 'unknown')).name
 
 

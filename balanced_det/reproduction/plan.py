@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from balanced_det import papers
-from balanced_det.datasets.whole_files import write_text
 from balanced_det.papers import Row
+from balanced_det.preflight import ConfigProblem, check_files, leaf_datasets
+from balanced_det.reproduction.folder import check_folder
 from balanced_det.reproduction.jobs import ROOT, Job, JobError, gpus_needed, ordered
 from balanced_det.reproduction.trial import Trial, apply, config_text
 from balanced_det.reproduction.trial_data import TrialError, find_splits
 
 NO_TRIAL = Trial()
+#: mmengine's --cfg-options drops spaces and takes the rest for lists; Slurm replaces % in the name of a log.
+AWKWARD = re.compile(r"""[\s,()\[\]'"%\\]""")
 
 
 @dataclass(frozen=True)
@@ -49,22 +53,42 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs, and what has to be written before they run.
+    """What is to be run.
 
     Attributes:
         jobs: In an order in which those that others need come first.
         quoted: Rows that the papers quote from others: nothing to run.
-        files: Text of the files that a trial needs.
     """
 
     jobs: list[Job]
     quoted: list[Row]
-    files: dict[Path, str]
 
-    def write(self) -> None:
-        """Write the files of the trials."""
-        for path, text in self.files.items():
-            write_text(path, text)
+    def check_data(self) -> None:
+        """See that the data of what is left to do are there, each data set once.
+
+        Raises:
+            JobError: An annotation file or an image folder is missing.
+        """
+        seen = set()
+        for job in self.jobs:
+            for key, dataset in (found for step in job.steps() for found in datasets_of(job, step.name)):
+                place = repr([dataset.get(name) for name in ('data_root', 'ann_file', 'data_prefix')])
+                if place in seen:
+                    continue
+                seen.add(place)
+                try:
+                    check_files(key, dataset)
+                except ConfigProblem as problem:
+                    raise JobError(
+                        f'{job.name}: {problem}. This tool has no --cfg-options: link the data, see docs/data.md'
+                    ) from problem
+
+
+def datasets_of(job: Job, step: str) -> list[tuple[str, ConfigDict]]:
+    """The data sets that a step of a job reads, with their keys."""
+    cfg = job.test_dev_cfg if step == 'test-dev' else job.cfg
+    loaders = ('train_dataloader', 'val_dataloader') if step == 'train' else ('test_dataloader',)
+    return [found for loader in loaders for found in leaf_datasets(cfg[loader].dataset, f'{loader}.dataset')]
 
 
 def make_plan(rows: Sequence[Row], options: Options) -> Plan:
@@ -78,24 +102,35 @@ def make_plan(rows: Sequence[Row], options: Options) -> Plan:
         The plan. Nothing has been written or started.
 
     Raises:
-        JobError: A config is not there, a work directory holds something else, or another row has to be trained first.
+        JobError: A config is not there, a work directory cannot be used or holds something else, or another row has to
+            be trained first.
         TrialError: A trial cannot be made of a row.
         ResultError: A work directory has a broken file.
     """
+    check_place(options.work_dirs)
     planner = _Planner(options)
     for row in rows:
         if not row.quoted:
             planner.add(row)
-    jobs = ordered(list(planner.jobs.values()))
+    jobs = ordered(planner.linked())
     for job in jobs:
-        job.check_folder()
+        check_folder(job)
         needed = job.needs
         if needed and not needed.is_trained and not any(other.folder == needed.folder for other in jobs):
             raise JobError(
                 f'{job.name} begins from the checkpoint of {needed.config.stem}, which is not trained: first run '
                 f'python tools/reproduce.py {needed.rows[0]}, or name both rows in one command'
             )
-    return Plan(jobs, [row for row in rows if row.quoted], planner.files)
+    return Plan(jobs, [row for row in rows if row.quoted])
+
+
+def check_place(work_dirs: Path) -> None:
+    """Refuse a place for work directories that cannot be one."""
+    awkward = AWKWARD.search(str(work_dirs))
+    if awkward:
+        raise JobError(f'--work-dirs {work_dirs}: {awkward[0]!r} in a path is not understood by mmengine or by Slurm')
+    if work_dirs.exists() and not work_dirs.is_dir():
+        raise JobError(f'--work-dirs {work_dirs} is no folder')
 
 
 class _Planner:
@@ -104,7 +139,6 @@ class _Planner:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.jobs: dict[str, Job] = {}
-        self.files: dict[Path, str] = {}
 
     def add(self, row: Row) -> None:
         name = str(row.config)
@@ -112,15 +146,23 @@ class _Planner:
         test_dev = job.test_dev or (self.options.test_dev and row.split == 'test-dev')
         self.jobs[name] = replace(job, rows=tuple(dict.fromkeys([*job.rows, row.key])), test_dev=test_dev)
 
+    def linked(self) -> list[Job]:
+        """The jobs, each with that of these which it needs, if it is one of these."""
+        here = {job.folder: job for job in self.jobs.values()}
+        return [replace(job, needs=job.needs and here.get(job.needs.folder, job.needs)) for job in here.values()]
+
     def make(self, name: str, key: str) -> Job:
         config = ROOT / name
         if not config.is_file():
             raise JobError(f'{key}: no config {config}')
         cfg = Config.fromfile(config, import_custom_modules=False)
         folder = self.options.work_dirs / config.stem
+        files: dict[Path, str] = {}
         if self.options.trial:
-            config, cfg = self.make_trial(key, config, cfg, folder)
-        return Job((key,), config, cfg, folder, gpus=self.options.gpus_for(cfg), needs=self.needed(name, cfg))
+            config, cfg, files = self.make_trial(key, config, cfg, folder)
+        return Job(
+            (key,), config, cfg, folder, gpus=self.options.gpus_for(cfg), needs=self.needed(name, cfg), files=files
+        )
 
     def needed(self, name: str, cfg: Config) -> Job | None:
         """The job whose checkpoint a config begins from, or tests with augmentation."""
@@ -136,19 +178,18 @@ class _Planner:
             raise JobError(f'no row of the papers trains {stem}')
         return self.make(str(row.config), row.key)
 
-    def make_trial(self, key: str, config: Path, cfg: Config, folder: Path) -> tuple[Path, Config]:
-        """The config of a trial, and the files that it needs."""
+    def make_trial(self, key: str, config: Path, cfg: Config, folder: Path) -> tuple[Path, Config, dict[Path, str]]:
+        """The config of a trial as a file and as values, and the text of the files that it needs."""
         trial, place = self.options.trial, folder / 'trial'
+        cfg.train_dataloader.batch_size = trial.batch_size or cfg.train_dataloader.batch_size
         try:
             splits = find_splits(trial.data_root, place) if trial.data_root else None
-            settings = trial.settings(cfg, splits)
+            settings = trial.settings(cfg, splits, self.options.gpus_for(cfg))
         except TrialError as error:
             raise TrialError(f'{key} ({config.stem}): {error}') from error
         path = place / config.name
-        self.files[path] = config_text(config, settings)
+        files = {path: config_text(config, settings)}
         if splits:
-            converted = {
-                file: splits.contents[part] for part, file in splits.annotations.items() if file.parent == place
-            }
-            self.files.update({file: json.dumps(content) for file, content in converted.items()})
-        return path, apply(cfg, settings)
+            converted = {part: file for part, file in splits.annotations.items() if file.parent == place}
+            files.update({file: json.dumps(splits.contents[part]) for part, file in converted.items()})
+        return path, apply(cfg, settings), files

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmengine.config import Config
-
 from balanced_det.papers import Row, Table
-from balanced_det.reproduction.jobs import ROOT
 from balanced_det.reproduction.measurement import Measurement, measure
 
 #: Of what a method needs to be one: with none of these above zero a row is a baseline.
 METHOD_KEYS = ('eta', 'lambda', 'harmonic')
+NOT_TRAINED, QUOTED = 'not trained', 'quoted by the papers'
+KINDS = ('measured', 'not tested', 'left out', NOT_TRAINED, QUOTED)
 LONG_REMARK = 30  # characters; longer ones stand below the table
 CSV_COLUMNS = ('row', 'model', 'backbone', 'config', 'split', 'metric', 'paper', 'measured', 'difference', 'remarks')
 
@@ -27,17 +27,33 @@ class Results:
     Attributes:
         measured: The measurement of each config that has one.
         problems: Files and folders that could not be read, and those that hold something else.
+        remarks: Why a config that somebody has trained, or tried to, has no measurement.
     """
 
     measured: dict[str, Measurement]
     problems: tuple[str, ...]
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def of(self, row: Row) -> Measurement | None:
         """The measurement of a row, with what there is to say of its split."""
         found = self.measured.get(row.config or '')
-        if found and row.split == 'test-dev' and not any(mark.startswith('another data set') for mark in found.marks):
+        if found and row.split == 'test-dev' and not any('another data set' in mark for mark in found.marks):
             return replace(found, marks=('val2017 in place of test-dev', *found.marks))
         return found
+
+    def remark(self, row: Row) -> str:
+        """What there is to say of a row: marks of its measurement, or why it has none."""
+        if row.quoted:
+            return 'quoted by the paper'
+        found = self.of(row)
+        return '; '.join(found.marks) if found else self.remarks.get(str(row.config), NOT_TRAINED)
+
+    def kind(self, row: Row) -> str:
+        """One of :data:`KINDS`."""
+        if row.quoted or self.of(row):
+            return QUOTED if row.quoted else 'measured'
+        remark = self.remark(row)
+        return 'left out' if remark.startswith('left out') else NOT_TRAINED if remark == NOT_TRAINED else 'not tested'
 
 
 def read_results(rows: Sequence[Row], work_dirs: Path) -> Results:
@@ -50,17 +66,15 @@ def read_results(rows: Sequence[Row], work_dirs: Path) -> Results:
     Returns:
         Measurements and problems. Nothing that is wrong with a folder keeps the others from being read.
     """
-    measured: dict[str, Measurement] = {}
-    problems: list[str] = []
-    for name, data in {str(row.config): row.data for row in rows if not row.quoted}.items():
-        folder = work_dirs / Path(name).stem
-        if not folder.is_dir():
-            continue
-        measurement, wrong = measure(folder, Config.fromfile(ROOT / name, import_custom_modules=False), data)
-        problems.extend(wrong)
-        if measurement:
-            measured[name] = measurement
-    return Results(measured, tuple(problems))
+    readings = {
+        name: measure(row, work_dirs) for name, row in {str(row.config): row for row in rows if not row.quoted}.items()
+    }
+    problems = dict.fromkeys(problem for reading in readings.values() for problem in reading.problems)
+    return Results(
+        {name: reading.measurement for name, reading in readings.items() if reading.measurement},
+        tuple(problems),
+        {name: reading.remark for name, reading in readings.items() if not reading.measurement},
+    )
 
 
 def label(row: Row) -> str:
@@ -109,7 +123,7 @@ def markdown(table: Table, results: Results) -> str:
     """
     lines = [
         ['row', 'detector', '', *table.columns, 'remarks'],
-        *(line for row in table.rows for line in row_lines(table, row, results.of(row))),
+        *(line for row in table.rows for line in row_lines(table, row, results)),
     ]
     notes = list(dict.fromkeys(line[-1] for line in lines if len(line[-1]) > LONG_REMARK))
     for line in lines:
@@ -123,12 +137,12 @@ def markdown(table: Table, results: Results) -> str:
     return f'{text}\n'
 
 
-def row_lines(table: Table, row: Row, measurement: Measurement | None) -> Iterator[list[str]]:
+def row_lines(table: Table, row: Row, results: Results) -> Iterator[list[str]]:
     """The lines of one row."""
-    remark = 'quoted by the paper' if row.quoted else '' if measurement else 'not trained'
-    yield [row.key, label(row), 'paper', *cells(table, row.reported), remark]
+    measurement, remark = results.of(row), results.remark(row)
+    yield [row.key, label(row), 'paper', *cells(table, row.reported), '' if measurement else remark]
     if measurement:
-        yield ['', '', 'measured', *cells(table, measurement.values), '; '.join(measurement.marks)]
+        yield ['', '', 'measured', *cells(table, measurement.values), remark]
         yield ['', '', 'difference', *cells(table, differences(measurement.values, row.reported), '+.1f'), '']
 
 
@@ -163,21 +177,17 @@ def csv_text(tables: Sequence[Table], results: Results) -> str:
         for row in table.rows:
             found = results.of(row)
             measured = found.values if found else {}
-            remark = 'quoted by the paper' if row.quoted else '; '.join(found.marks) if found else 'not trained'
             gaps = differences(measured, row.reported)
             for metric, value in row.reported.items():
                 numbers = (value, measured.get(metric, ''), gaps.get(metric, ''))
-                writer.writerow(
-                    (row.key, row.model, row.backbone, row.config or '', row.split, metric, *numbers, remark)
-                )
+                facts = (row.key, row.model, row.backbone, row.config or '', row.split)
+                writer.writerow((*facts, metric, *numbers, results.remark(row)))
     return stream.getvalue()
 
 
 def summary(tables: Sequence[Table], results: Results) -> str:
     """How many rows there are of each kind, and what could not be read."""
     rows = [row for table in tables for row in table.rows]
-    own = [row for row in rows if not row.quoted]
-    measured = [row for row in own if results.of(row)]
-    lines = [f'{len(rows)} rows: {len(measured)} measured, {len(own) - len(measured)} not trained, '
-             f'{len(rows) - len(own)} quoted by the papers']  # fmt: skip
-    return '\n'.join([*lines, *(f'left out: {problem}' for problem in results.problems)])
+    counts = Counter(map(results.kind, rows))
+    text = f'{len(rows)} rows: {", ".join(f"{counts[kind]} {kind}" for kind in KINDS)}'
+    return '\n'.join([text, *(f'left out: {problem}' for problem in results.problems)])

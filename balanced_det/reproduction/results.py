@@ -58,6 +58,11 @@ class Session:
         """Whether it has logged an iteration of training."""
         return any('loss' in line for line in self.scalars)
 
+    @property
+    def remedy(self) -> str:
+        """What to do about a file that a killed process has left unfinished."""
+        return f'delete the folder {self.folder}; the same command {"tests again" if self.is_test else "goes on"}'
+
     @cached_property
     def config(self) -> Config:
         """The config as it ran, with the options of the command line."""
@@ -65,7 +70,7 @@ class Session:
         try:
             return Config.fromfile(path, import_custom_modules=False)
         except Exception as error:  # whatever a half-written Python file raises
-            raise ResultError(f'{path} is not a config: {type(error).__name__}: {error}') from error
+            raise ResultError(f'{path} is not a config: {type(error).__name__}: {error}; {self.remedy}') from error
 
     @cached_property
     def scalars(self) -> list[dict]:
@@ -78,7 +83,7 @@ class Session:
                 parsed.append(json.loads(line))
             except ValueError as error:
                 if number < len(lines):
-                    raise ResultError(f'{path}, line {number} is not JSON: {error}') from error
+                    raise ResultError(f'{path}, line {number} is not JSON: {error}; delete that line') from error
         return parsed
 
     def test_metrics(self) -> dict[str, float]:
@@ -91,10 +96,33 @@ class Session:
         try:
             content = json.loads(path.read_text())
         except ValueError as error:
-            raise ResultError(f'{path} is not JSON: {error}') from error
+            raise ResultError(f'{path} is not JSON: {error}; {self.remedy}') from error
         if not isinstance(content, dict):
-            raise ResultError(f'{path} holds {type(content).__name__}, where a test writes an object of metrics')
+            kind = type(content).__name__
+            raise ResultError(f'{path} holds {kind}, where a test writes an object of metrics; {self.remedy}')
         return in_percent(content)
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it is a test that has ended and whose result can be read."""
+        try:
+            return self.is_test and self.test_metrics() is not None
+        except ResultError:
+            return False
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether it is a test with ``--tta``, for which mmdet wraps the model."""
+        return 'tta_cfg' in self.config.model
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that a test has evaluated, as it was named at the time."""
+        return Path(self.config.get('load_from') or '')
+
+    def is_of(self, checkpoint: Path, tta: bool) -> bool:
+        """Whether it is a test of a checkpoint, by its name and its folder's, with ``--tta`` exactly if said."""
+        return self.checkpoint.parts[-2:] == checkpoint.parts[-2:] and self.is_augmented == tta
 
     def validations(self) -> list[tuple[int, dict[str, float]]]:
         """Step (epoch, or iteration of a training that counts these) and metrics in percent of each validation."""
@@ -108,7 +136,8 @@ class Session:
             ResultError: A file is broken.
         """
         if 'train_cfg' not in self.config or 'model' not in self.config:
-            raise ResultError(f'{self.folder / "vis_data" / "config.py"} is no config of a detector')
+            path = self.folder / 'vis_data' / 'config.py'
+            raise ResultError(f'{path} is no config of a detector; {self.remedy}')
         if self.is_test:
             self.test_metrics()
         self.validations()
@@ -130,6 +159,13 @@ class Session:
         """Images of the training set, as ``DataCheckHook`` has counted them, from its log."""
         counts = re.findall(r': (\d+) images, \d+ without boxes', self.log_head)
         return sum(map(int, counts)) if counts else None
+
+    @property
+    def tested_batches(self) -> int | None:
+        """Batches of the test set in each process, from the log of a test."""
+        path = self.folder / f'{self.time}.log'
+        counts = re.findall(r'\(test\)\s*\[\s*\d+/(\d+)\]', path.read_text(errors='replace')) if path.is_file() else []
+        return int(counts[-1]) if counts else None
 
 
 @dataclass(frozen=True)
@@ -166,6 +202,16 @@ class WorkDir:
         """The last start that has trained."""
         return next((session for session in reversed(self.sessions) if session.has_trained), None)
 
+    @cached_property
+    def trainings(self) -> list[Session]:
+        """The starts of the last training, the oldest first: one, and those that have resumed it."""
+        found: list[Session] = []
+        for session in reversed([session for session in self.sessions if session.has_trained]):
+            found.insert(0, session)
+            if not session.config.get('resume'):
+                break
+        return found
+
     @property
     def last_checkpoint(self) -> Path | None:
         """The last complete checkpoint, wherever the folder was when it was written."""
@@ -184,13 +230,17 @@ class WorkDir:
         since = self.training.time if self.training else ''
         return [session for session in self.sessions if session.is_test and session.time > since]
 
-    def test_of(self, checkpoint: str) -> Session | None:
-        """The last test of a checkpoint, by its name, if it was made after the training.
+    def test_of(self, checkpoint: Path, *, tta: bool = False) -> Session | None:
+        """The last test of a checkpoint that was made after the training and whose result can be read.
+
+        Args:
+            checkpoint: The checkpoint. Its name and its folder's have to agree: the folders may have been moved.
+            tta: Look for a test with ``--tta`` in place of a plain one.
 
         Raises:
             ResultError: A config file is broken.
         """
-        return next((test for test in reversed(self.tests()) if tested_checkpoint(test) == checkpoint), None)
+        return next((test for test in reversed(self.tests()) if test.is_of(checkpoint, tta) and test.has_result), None)
 
 
 def in_percent(content: dict) -> dict[str, float]:
@@ -209,11 +259,6 @@ def in_percent(content: dict) -> dict[str, float]:
         if found and found[1] in METRICS and isinstance(value, (int, float)) and value >= 0:
             metrics[METRICS[found[1]]] = round(100 * value, 1)
     return metrics
-
-
-def tested_checkpoint(test: Session) -> str:
-    """The name of the checkpoint that a test has evaluated."""
-    return Path(test.config.get('load_from') or '').name
 
 
 def final_checkpoint(cfg: Config) -> str:

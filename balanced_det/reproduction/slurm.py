@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from balanced_det.datasets.whole_files import write_text
-from balanced_det.reproduction.jobs import ROOT, Job, JobError
+from balanced_det.reproduction.folder import LOCK, locked, unwritten, write_files
+from balanced_det.reproduction.jobs import RESULT, ROOT, UNFINISHED, Job, JobError
 
 SCRIPT = """\
 #!/usr/bin/env bash
@@ -31,33 +33,47 @@ test_devs=({test_devs})
 
 task=$SLURM_ARRAY_TASK_ID
 folder=${{folders[task]}} config=${{configs[task]}} final=${{finals[task]}} needed=${{needs[task]}}
+options=${{test_options[task]}} test_dev=${{test_devs[task]}}
+mkdir -p "$folder"
+exec 9>>"$folder/{lock}"
+flock -n 9 || {{ echo "another process is at work in $folder" >&2; exit 1; }}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 40000))  # two tasks may share a node
 echo "${{names[task]}}: $config"
+
+run() {{  # srun does not take over the cores of a task by itself
+    srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" {python} -u {tools}/"$@"
+}}
 
 if [[ -n $needed && ! -f $needed ]]; then
     echo "$needed is not there: the training that makes it has failed" >&2
     exit 1
 fi
 checkpoint=$folder/$final
-if [[ ${{test_options[task]}} == --tta ]]; then
+last=
+if [[ -f $folder/last_checkpoint ]]; then
+    last=$folder/$(basename "$(<"$folder/last_checkpoint")")  # wherever the folder was then
+fi
+if [[ $options == --tta ]]; then
     checkpoint=$needed
-elif [[ "$(cat "$folder/last_checkpoint" 2>/dev/null)" != */"$final" ]]; then
+elif [[ $last != "$checkpoint" || ! -f $checkpoint ]]; then
     begin=()
-    if [[ -f $folder/last_checkpoint ]]; then
-        begin=(--resume)
+    if [[ -f $last ]]; then
+        begin=(--resume "$last")
     elif [[ -n $needed ]]; then
         begin=(--cfg-options "load_from=$needed")  # --resume would drop it
     fi
-    srun --kill-on-bad-exit=1 python -u {tools}/train.py "$config" --work-dir "$folder" --launcher slurm \\
-        --auto-scale-lr ${{begin[@]+"${{begin[@]}}"}}
+    run train.py "$config" --work-dir "$folder" --launcher slurm --auto-scale-lr ${{begin[@]+"${{begin[@]}}"}}
 fi
-srun --kill-on-bad-exit=1 python -u {tools}/test.py "$config" "$checkpoint" --work-dir "$folder" --launcher slurm \\
-    ${{test_options[task]}}
-if [[ -n ${{test_devs[task]}} ]]; then
-    srun --kill-on-bad-exit=1 python -u {tools}/test.py "${{config%.py}}_test-dev.py" "$checkpoint" \\
-        --work-dir "$folder/test-dev" --launcher slurm \\
-        --cfg-options "test_evaluator.outfile_prefix=${{test_devs[task]}}"
+test=(--launcher slurm ${{options:+"$options"}})
+run test.py "$config" "$checkpoint" --work-dir "$folder" "${{test[@]}}"
+if [[ -n $test_dev && ! $test_dev{result} -nt $checkpoint ]]; then
+    place=$(dirname "$test_dev")
+    run test.py "${{config%.py}}_test-dev.py" "$checkpoint" --work-dir "$place" "${{test[@]}}" \\
+        --cfg-options "test_evaluator.outfile_prefix=$place/{unfinished}"
+    for file in "$place"/{unfinished}.*.json; do
+        mv "$file" "$test_dev.${{file#"$place"/{unfinished}.}}"
+    done
 fi
 """
 
@@ -71,7 +87,7 @@ class Cluster:
         partition: Of the cluster; None: its default.
         gpus_per_node: GPUs that a node has.
         cpus_per_task: Cores for each GPU.
-        at_a_time: GPUs to occupy at a time; None: no limit.
+        at_a_time: GPUs to occupy at a time, by one array after the other; None: no limit.
         arguments: More options of sbatch.
     """
 
@@ -87,7 +103,11 @@ class Cluster:
         gpus = jobs[0].gpus
         on_node = min(gpus, self.gpus_per_node)
         if gpus % on_node:
-            raise JobError(f'{gpus} GPUs cannot be shared out evenly to nodes of {on_node}')
+            fitting = max(number for number in range(1, on_node) if gpus % number == 0)
+            raise JobError(
+                f'{jobs[0].name}: {gpus} GPUs cannot be shared out evenly to nodes of {on_node}: give --gpus-per-row '
+                f'{gpus // on_node * on_node}, or --gpus-per-node {fitting}'
+            )
         limit = f'%{max(1, self.at_a_time // gpus)}' if self.at_a_time else ''
         options = [
             f'--job-name={self.name}',
@@ -102,6 +122,9 @@ class Cluster:
             f'--output={logs}',
             *self.arguments,
         ]
+        spaced = next((option for option in options if re.search(r'\s', option)), None)
+        if spaced:
+            raise JobError(f'sbatch reads no option with a space from a script: {spaced}')
         return '\n'.join(f'#SBATCH {option}' for option in options)
 
 
@@ -142,9 +165,17 @@ def arrays(jobs: Sequence[Job], cluster: Cluster, folder: Path) -> list[Array]:
     for number, ((waits, _), members) in enumerate(sorted(groups.items(), key=lambda item: item[0])):
         script = folder / f'{cluster.name}_{number}.sh'
         # All that wait need a job of some array before theirs; a row whose own training failed says so itself.
-        after = tuple(array.script for array in found if not array.after) if waits else ()
+        # Slurm limits the tasks of each array on its own.
+        before = found[-1:] if cluster.at_a_time else [array for array in found if waits and not array.after]
         logs = f'{script.with_suffix("")}_%a.log'
-        found.append(Array(script, script_text(members, cluster.directives(members, logs)), tuple(members), after))
+        found.append(
+            Array(
+                script,
+                script_text(members, cluster.directives(members, logs)),
+                tuple(members),
+                tuple(array.script for array in before),
+            )
+        )
     return found
 
 
@@ -161,17 +192,19 @@ def script_text(jobs: Sequence[Job], directives: str) -> str:
         folders=listed([job.folder.absolute() for job in jobs]),
         finals=listed([job.checkpoint.name for job in jobs]),
         needs=listed([job.needs.checkpoint.absolute() if job.needs else '' for job in jobs]),
-        test_options=listed(['--tta' if job.only_tests else '' for job in jobs]),
-        test_devs=listed(
-            [str(job.submission.absolute()).removesuffix('.bbox.json') if job.test_dev else '' for job in jobs]
-        ),
+        test_options=listed([' '.join(job.test_options) for job in jobs]),
+        test_devs=listed([str(job.submission.absolute()).removesuffix(RESULT) if job.test_dev else '' for job in jobs]),
+        lock=LOCK,
+        python=shlex.quote(sys.executable),
+        result=RESULT,
+        unfinished=UNFINISHED,
         root=shlex.quote(str(ROOT)),
         tools=shlex.quote(str(ROOT / 'tools')),
     )
 
 
 def submit(found: Sequence[Array]) -> list[str]:
-    """Write the scripts and submit them, each after those it waits for.
+    """Write the scripts and the files of trials and submit the arrays, each after those it waits for.
 
     Args:
         found: The arrays, in order.
@@ -180,8 +213,12 @@ def submit(found: Sequence[Array]) -> list[str]:
         The number of each array.
 
     Raises:
-        JobError: sbatch is not there or refuses.
+        JobError: sbatch is not there or refuses, or a work directory is in use.
+        OSError: A work directory cannot be written to.
     """
+    for job in (job for array in found for job in array.jobs if unwritten(job)):
+        with locked(job.folder):
+            write_files(job, waits=True)
     numbers: dict[Path, str] = {}
     for array in found:
         write_text(array.script, array.text)

@@ -46,12 +46,13 @@ class Trial:
         """Whether it changes anything."""
         return any(asdict(self).values())
 
-    def settings(self, cfg: Config, splits: Splits | None) -> dict[str, Any]:
+    def settings(self, cfg: Config, splits: Splits | None, processes: int = 1) -> dict[str, Any]:
         """What to set in a config.
 
         Args:
             cfg: The row's config.
             splits: The data of ``data_root``.
+            processes: How many train.
 
         Returns:
             Dotted key, list indices as numbers, to value.
@@ -72,19 +73,25 @@ class Trial:
             found.update(data_settings(cfg, splits, pipelines))
         elif self.scale:
             found.update(pipeline_settings(cfg, pipelines))
-        found.update(self.schedule(cfg, splits.num_training_images if splits else None))
+        found.update(self.schedule(cfg, splits.num_training_images if splits else None, processes))
         return found
 
-    def schedule(self, cfg: Config, images: int | None) -> dict[str, Any]:
-        """The settings of the schedule; the milestones stay at their share of the training."""
+    def schedule(self, cfg: Config, images: int | None, processes: int = 1) -> dict[str, Any]:
+        """The settings of the schedule; the milestones stay at their share of the training.
+
+        Args:
+            cfg: The row's config.
+            images: Of the training set, if it is another one.
+            processes: How many train.
+        """
         unit, length = training_length(cfg)
         if self.max_epochs and unit == 'iter':
             raise TrialError(f'this config counts iterations ({length}): give --max-iters in place of --max-epochs')
         if self.max_iters:
             return shortened_to_iters(cfg, self.max_iters)
         if self.max_epochs:
-            batch = self.batch_size or cfg.train_dataloader.batch_size
-            return shortened_to_epochs(cfg, self.max_epochs, images // batch if images else None)
+            batch = processes * (self.batch_size or cfg.train_dataloader.batch_size)
+            return shortened_to_epochs(cfg, self.max_epochs, max(1, images // batch) if images else None)
         return {}
 
     def record(self) -> dict[str, Any]:
@@ -111,17 +118,15 @@ def from_scratch(cfg: Config) -> dict[str, Any]:
 
 
 def shortened_to_epochs(cfg: Config, epochs: int, iterations: int | None) -> dict[str, Any]:
-    """Settings for fewer epochs, of so many iterations each."""
+    """Settings for fewer epochs, of so many iterations each; None: of as many as the row's."""
     _, length = training_length(cfg)
-    found: dict[str, Any] = {
-        'train_cfg.max_epochs': epochs,
-        'param_scheduler': [
-            scaled_scheduler(scheduler, epochs / length)
-            if scheduler.get('by_epoch', True)
-            else capped_warm_up(scheduler, epochs * iterations if iterations else None)
-            for scheduler in cfg.param_scheduler
-        ],
-    }
+    schedulers = []
+    for scheduler in cfg.param_scheduler:
+        if iterations and not scheduler.get('by_epoch', True):
+            schedulers.append(capped_warm_up(scheduler, epochs * iterations))
+        else:
+            schedulers.append(scaled_scheduler(scheduler, epochs / length))
+    found: dict[str, Any] = {'train_cfg.max_epochs': epochs, 'param_scheduler': schedulers}
     if iterations:
         found['default_hooks.logger.interval'] = logging_interval(epochs * iterations)
     return found
@@ -161,10 +166,9 @@ def scaled_scheduler(scheduler: dict, ratio: float) -> dict[str, Any]:
     return scaled
 
 
-def capped_warm_up(scheduler: dict, iterations: int | None) -> dict[str, Any]:
+def capped_warm_up(scheduler: dict, iterations: int) -> dict[str, Any]:
     """A warm-up of at most a tenth of the training: mmdet's 500 iterations may be more than all of a trial."""
-    end = scheduler['end']
-    return dict(scheduler, end=max(1, min(end, iterations // 10)) if iterations else end)
+    return dict(scheduler, end=max(1, min(scheduler['end'], iterations // 10)))
 
 
 def logging_interval(iterations: int) -> int:

@@ -19,6 +19,8 @@ def report(tmp_path, monkeypatch, capsys):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
 
+    (tmp_path / 'work').mkdir()
+
     def run(*arguments):
         monkeypatch.setattr(sys, 'argv', ['report.py', *map(str, arguments), '--work-dirs', str(tmp_path / 'work')])
         tool.main()
@@ -30,7 +32,7 @@ def report(tmp_path, monkeypatch, capsys):
 def test_without_any_training(report, tmp_path):
     text = report()
     assert text.count('\n### ') + 1 == 12
-    assert '\n115 rows: 0 measured, 105 not trained, 10 quoted by the papers\n' in text
+    assert '\n115 rows: 0 measured, 0 not tested, 0 left out, 105 not trained, 10 quoted by the papers\n' in text
 
 
 def test_one_row_beside_the_paper_as_text_markdown_and_csv(report, tmp_path):
@@ -38,7 +40,7 @@ def test_one_row_beside_the_paper_as_text_markdown_and_csv(report, tmp_path):
     add_training(folder, row_config(A2['A2.1']))
     add_test(folder, row_config(A2['A2.1']))
     text = report('A2.1', '--out', tmp_path / 'out')
-    assert '1 rows: 1 measured, 0 not trained, 0 quoted' in text
+    assert '1 rows: 1 measured, 0 not tested, 0 left out, 0 not trained, 0 quoted' in text
     markdown = (tmp_path / 'out' / 'report.md').read_text()
     assert markdown in text
     cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in markdown.splitlines() if line[:1] == '|']
@@ -75,3 +77,27 @@ def test_trials_are_not_recorded(report, tmp_path, monkeypatch):
     text = report('A2', '--record')
     name = f'configs/iou_balanced/coco/{A2["A2.1"]}.py'
     assert f'not recorded: {name}: shortened: 2 of 12 epochs' in text
+
+
+def test_a_folder_that_is_not_there(report, tmp_path, capsys):
+    (tmp_path / 'work').rmdir()
+    with pytest.raises(SystemExit):
+        report('A2')
+    assert f'--work-dirs {tmp_path / "work"}: there is no such folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('task', ['--update', '--check'])
+def test_a_report_that_is_asked_for_is_written_whatever_else_is(report, tmp_path, monkeypatch, task):
+    monkeypatch.setattr(generated, 'update', list)
+    monkeypatch.setattr(generated, 'stale', str)
+    text = report(task, '--out', tmp_path / 'out')
+    assert '### A2. ' in (tmp_path / 'out' / 'report.md').read_text()
+    assert (tmp_path / 'out' / 'report.csv').is_file()
+    assert 'up to date' in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize('task', ['--update', '--check'])
+def test_the_generated_files_alone(report, monkeypatch, task):
+    monkeypatch.setattr(generated, 'update', list)
+    monkeypatch.setattr(generated, 'stale', str)
+    assert len(report(task).splitlines()) == 1

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from fake_tools import write_fake_tools
+from fake_tools import write_decoy_python, write_fake_tools
 from work_dir_cases import A2, ROOT, add_training, row_config
 
 from balanced_det.reproduction import jobs, local
+from balanced_det.reproduction.folder import locked
 
 
 @pytest.fixture
@@ -25,7 +26,17 @@ def reproduce(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jobs, 'TOOLS', write_fake_tools(tmp_path / 'tools'))
     monkeypatch.setattr(local, 'POLL', 0.02)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
-    monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
+    monkeypatch.setenv('PATH', f'{write_decoy_python(tmp_path / "decoy")}:{os.environ["PATH"]}')
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        'annotations/instances_train2017.json',
+        'annotations/instances_val2017.json',
+        'train2017/',
+        'val2017/',
+    ):
+        path = tmp_path / 'data' / 'coco' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith('/') else path.touch()
     handler = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
@@ -68,9 +79,6 @@ def test_a_table_of_which_one_row_fails_and_is_mended(reproduce, tmp_path):
     with pytest.raises(SystemExit, match=r'1 failed, see above\. The same command goes on'):
         reproduce('A2', '--rows', '1', '2', '--gpus', '2', '--max-epochs', '3')
     (bad / 'fail').unlink()
-    for folder in (bad, tmp_path / 'work' / A2['A2.1']):  # the stand-ins do not write down what they trained
-        for path in folder.glob('2026*/vis_data/config.py'):
-            path.write_text(f'_base_ = {str(folder / "trial" / folder.name)!r} ".py"\n{path.read_text()}')
     text = reproduce('A2', '--rows', '1', '2', '--gpus', '2', '--max-epochs', '3')
     assert f'A2.1: {A2["A2.1"]}, 1 GPU: done' in text
     assert f'A2.2: {A2["A2.2"]}, 1 GPU: resumes after epoch 1 of 3' in text
@@ -109,6 +117,7 @@ def test_quoted_rows_are_said_to_be_quoted(reproduce):
         (['B2.24'], 'first run python tools/reproduce.py B2.23'),
         (['A2', '--data-root', '/nowhere'], 'no such folder'),
         (['A2', '--test-dev', '--max-iters', '3'], 'a trial has nothing to submit'),
+        (['A5.1'], 'A5.1: no annotation file '),
     ],
 )
 def test_what_cannot_be_done_is_said_without_a_traceback(reproduce, arguments, message):
@@ -123,7 +132,11 @@ def test_what_cannot_be_done_is_said_without_a_traceback(reproduce, arguments, m
     [
         (['A2', 'A3', '--rows', '1'], '--rows needs exactly one table'),
         (['A2', '--gpus', '0'], '--gpus 0: at least 1'),
-        (['A2', '--gpus-per-row', '2', '--gpus', '4'], '--gpus-per-row 2: --launcher none'),
+        (
+            ['A2', '--gpus-per-row', '2', '--gpus', '2', '--launcher', 'none'],
+            '--launcher none runs one process for each row; use --launcher pytorch',
+        ),
+        (['A2', '--gpus-per-row', '4', '--gpus', '2', '--launcher', 'pytorch'], '--gpus-per-row 4: --gpus 2 is all'),
         (['A2', '--max-iters', '3', '--max-epochs', '3'], 'not allowed with'),
     ],
 )
@@ -139,3 +152,35 @@ def test_results_of_another_schedule_are_refused_with_both_named(reproduce, tmp_
     add_training(tmp_path / 'work' / A2['A2.1'], cfg, epochs=2)
     with pytest.raises(SystemExit, match=r'another schedule: train_cfg\.max_epochs is 2 there, 12 here'):
         reproduce('A2.1')
+
+
+def test_missing_data_are_no_matter_of_a_dry_run(reproduce):
+    assert 'A5.1: ' in reproduce('A5.1', '--dry-run')
+
+
+def test_work_dirs_that_are_a_file(reproduce, tmp_path):
+    (tmp_path / 'work').touch()
+    with pytest.raises(SystemExit, match='work is no folder'):
+        reproduce('A2.1')
+
+
+def test_an_error_of_the_system_is_said_without_a_traceback(reproduce, tmp_path):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'slurm').touch()
+    sbatch_needs_a_folder = r"error: \[Errno \d+\] .*/work/slurm'"
+    with pytest.raises(SystemExit, match=sbatch_needs_a_folder):
+        reproduce('A2.1', '--launcher', 'slurm')
+
+
+def test_other_settings_do_not_touch_a_trial_that_runs(reproduce, tmp_path):
+    """One that another process has begun; what is refused is said and not written."""
+    job_folder = tmp_path / 'work' / A2['A2.1']
+    reproduce('A2.1', '--max-epochs', '3', '--batch-size', '2')
+    config = job_folder / 'trial' / f'{A2["A2.1"]}.py'
+    before = config.read_text()
+    for path in job_folder.glob('2026*'):  # what it has begun and not logged yet
+        shutil.rmtree(path)
+    (job_folder / 'last_checkpoint').unlink()
+    with locked(job_folder), pytest.raises(SystemExit, match='1 failed'):
+        reproduce('A2.1', '--max-epochs', '3', '--batch-size', '3')
+    assert config.read_text() == before

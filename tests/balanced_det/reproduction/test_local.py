@@ -7,13 +7,11 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 import pytest
-from fake_tools import write_fake_tools
-from mmengine.config import Config
+from fake_tools import write_config, write_decoy_python, write_fake_tools
 
-from balanced_det.reproduction import jobs, local
+from balanced_det.reproduction import folder, jobs, local
 from balanced_det.reproduction.jobs import Job, ordered
 from balanced_det.reproduction.local import Machine, Runner
 
@@ -22,12 +20,12 @@ from balanced_det.reproduction.local import Machine, Runner
 def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, 'TOOLS', write_fake_tools(tmp_path / 'tools'))
     monkeypatch.setattr(local, 'POLL', 0.02)
-    monkeypatch.setenv('PATH', f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
+    monkeypatch.setenv('PATH', f'{write_decoy_python(tmp_path / "decoy")}:{os.environ["PATH"]}')
 
 
 def make_job(tmp_path, name='A1.1', **values) -> Job:
-    cfg = Config(dict(train_cfg=dict(max_epochs=3)))
     stem = values.pop('stem', name.lower())
+    cfg = write_config(tmp_path / f'{stem}.py')
     (tmp_path / stem).mkdir(exist_ok=True)
     return Job((name,), tmp_path / f'{stem}.py', cfg, tmp_path / stem, **values)
 
@@ -80,7 +78,7 @@ def test_a_broken_training_shows_its_log_stops_no_other_and_resumes(tmp_path):
     runner, _, _ = make_runner()
     runner.run([bad, good])
     assert bad.state() == 'done'
-    assert '--resume' in calls(bad)[1][1]
+    assert calls(bad)[1][1][-2:] == ['--resume', f'{bad.folder}/epoch_1.pth']
     assert len(calls(good)) == 2  # was not touched again
 
 
@@ -100,7 +98,7 @@ def test_a_killed_training_resumes(tmp_path):
     runner, _, _ = make_runner()
     runner.run([job])
     assert job.state() == 'done'
-    assert '--resume' in calls(job)[1][1]
+    assert calls(job)[1][1][-2:] == ['--resume', f'{job.folder}/epoch_1.pth']
 
 
 def test_an_interruption_stops_what_runs(tmp_path):
@@ -129,6 +127,7 @@ def test_as_many_side_by_side_as_there_are_gpus(tmp_path):
     assert environments[2]['CUDA_VISIBLE_DEVICES'] in ('4,5', '6,7')
     assert environments[0]['PORT'] != environments[1]['PORT']
     assert calls(rows[0])[0][1][-2:] == ['--launcher', 'pytorch']
+    assert calls(rows[0])[0][3] == sys.executable
 
 
 def test_processes_without_gpus_get_one_thread_each(tmp_path, monkeypatch):
@@ -154,7 +153,28 @@ def test_a_resumed_training_is_not_given_its_first_checkpoint_again(tmp_path):
     second = make_job(tmp_path, 'A6.1', needs=first)
     (second.folder / 'epoch_1.pth').touch()
     (second.folder / 'last_checkpoint').write_text('epoch_1.pth')
-    assert second.train_step().options[-1] == '--resume'
+    assert second.train_step().options[-2:] == ('--resume', f'{second.folder}/epoch_1.pth')
+
+
+def test_a_folder_that_was_moved_resumes_from_what_is_in_it(tmp_path):
+    job = make_job(tmp_path)
+    (job.folder / 'epoch_2.pth').touch()
+    (job.folder / 'last_checkpoint').write_text('/where/it/was/epoch_2.pth')
+    assert job.train_step().options[-2:] == ('--resume', f'{job.folder}/epoch_2.pth')
+
+
+def test_a_multi_scale_test_waits_for_the_training_that_it_tests(tmp_path):
+    plain = make_job(tmp_path, 'B2.23')
+    tta = make_job(tmp_path, 'B2.24', stem='b2-tta', needs=plain)
+    assert [step.name for step in tta.steps()] == ['test']
+    assert tta.state() == 'not tested, B2.23 has to be trained first'
+
+
+def test_a_training_says_which_one_it_begins_from(tmp_path):
+    first = make_job(tmp_path, 'A4.2')
+    assert make_job(tmp_path, 'A6.1', needs=first).state() == 'not trained, A4.2 has to be trained first'
+    make_runner()[0].run([first])
+    assert make_job(tmp_path, 'A6.1', needs=first).state() == 'not trained'
 
 
 def test_what_needs_a_failed_training_fails_too_and_says_so(tmp_path):
@@ -177,16 +197,56 @@ def test_a_multi_scale_test_trains_nothing(tmp_path):
     assert tta.state() == 'done'
 
 
-def test_the_submission_file_is_written_apart_from_the_results(tmp_path):
-    job = make_job(tmp_path, 'A1.8', test_dev=True)
-    prefix = 'work_dirs/a1.8/detections_test-dev2017_x_results'
+def with_submission(job: Job) -> Job:
+    prefix = f'work_dirs/{job.config.stem}/detections_test-dev2017_x_results'
     job.test_dev_config.write_text(f'test_evaluator = dict(outfile_prefix={prefix!r})')
+    return job
+
+
+def test_the_submission_file_is_written_apart_from_the_results(tmp_path):
+    job = with_submission(make_job(tmp_path, 'A1.8', test_dev=True))
     assert [step.name for step in job.steps()] == ['train', 'test', 'test-dev']
     make_runner()[0].run([job])
     place = job.folder / 'test-dev'
-    assert (place / 'detections_test-dev2017_x_results.bbox.json').is_file()
-    assert calls(job, place)[0][1][:2] == [str(tmp_path / 'a1.8_test-dev.py'), f'{job.folder}/epoch_3.pth']
+    names = {path.name for path in place.glob('*.json')}
+    assert names == {f'detections_test-dev2017_x_results.{kind}.json' for kind in ('bbox', 'segm')}
+    (call,) = calls(job, place)
+    assert call[1][:2] == [str(tmp_path / 'a1.8_test-dev.py'), f'{job.folder}/epoch_3.pth']
+    assert '--tta' not in call[1]
     assert job.state() == 'done'
+
+
+def test_the_submission_file_of_a_multi_scale_test_is_a_multi_scale_one(tmp_path):
+    plain = make_job(tmp_path, 'B2.23')
+    tta = with_submission(make_job(tmp_path, 'B2.24', stem='b2-tta', needs=plain, test_dev=True))
+    make_runner()[0].run([plain, tta])
+    (call,) = calls(tta, tta.folder / 'test-dev')
+    assert call[1][1] == f'{plain.folder}/epoch_3.pth'
+    assert '--tta' in call[1]
+    assert tta.state() == 'done'
+
+
+def test_a_cut_off_submission_file_is_none(tmp_path):
+    job = with_submission(make_job(tmp_path, 'A1.8', test_dev=True))
+    place = job.folder / 'test-dev'
+    place.mkdir()
+    (place / 'fail').touch()
+    runner, _, _ = make_runner()
+    runner.run([job])
+    assert 'killed while it wrote' in runner.failed['A1.8']
+    assert not job.submission.exists()
+    assert [step.name for step in job.steps()] == ['test-dev']
+    (place / 'fail').unlink()
+    make_runner()[0].run([job])
+    assert job.submission.read_text() == '[]'
+
+
+def test_a_submission_file_of_an_older_checkpoint_is_made_again(tmp_path):
+    job = with_submission(make_job(tmp_path, 'A1.8', test_dev=True))
+    make_runner()[0].run([job])
+    assert job.steps() == []
+    os.utime(job.submission, (0, 0))
+    assert [step.name for step in job.steps()] == ['test-dev']
 
 
 def test_a_test_that_leaves_nothing_is_not_repeated_for_ever(tmp_path):
@@ -199,7 +259,7 @@ def test_a_test_that_leaves_nothing_is_not_repeated_for_ever(tmp_path):
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
     job = make_job(tmp_path)
-    lock = local.locked(job.folder)
+    lock = folder.locked(job.folder)
     runner, _, _ = make_runner()
     runner.run([job])
     assert runner.failed['A1.1'] == f'another process is at work in {job.folder}'
@@ -207,6 +267,57 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
     runner, _, _ = make_runner()
     runner.run([job])
     assert runner.failed == {}
+
+
+def test_a_row_that_another_process_has_done_meanwhile_is_dropped(tmp_path):
+    rows = [make_job(tmp_path, 'A1.1'), make_job(tmp_path, 'A1.2')]
+    runner, news, _ = make_runner()
+
+    def meanwhile(going):
+        if not rows[1].is_tested:
+            make_runner()[0].run(rows[1:])
+
+    runner.report = meanwhile
+    runner.run(rows)
+    assert runner.failed == {}
+    assert [line for line in news if line.startswith('A1.2')] == ['A1.2: done']
+    assert len(calls(rows[1])) == 2
+
+
+def break_scalars(job: Job) -> None:
+    session = job.folder / '20260101_000000' / 'vis_data'
+    session.mkdir(parents=True)
+    (session / 'config.py').write_text(f'_base_ = {str(job.config)!r}')
+    (session / 'scalars.json').write_text('{"lr": 0.0\n{"loss": 1.0}\n')
+
+
+def test_a_broken_file_in_one_folder_stops_no_other_row(tmp_path):
+    """One that is broken when its row's turn comes, and one that its own training leaves broken."""
+    rows = [make_job(tmp_path, f'A1.{number}') for number in (1, 2, 3)]
+    (rows[0].folder / 'break').touch()
+    runner, _, _ = make_runner()
+
+    def meanwhile(going):
+        if not (rows[1].folder / '20260101_000000').is_dir():
+            break_scalars(rows[1])
+
+    runner.report = meanwhile
+    runner.run(rows)
+    assert list(runner.failed) == ['A1.1', 'A1.2']
+    assert all('scalars.json, line 1 is not JSON' in reason for reason in runner.failed.values())
+    assert rows[2].state() == 'done'  # on the only slot
+    for job in rows:
+        folder.locked(job.folder).close()
+
+
+def test_a_folder_that_cannot_be_made_stops_no_other_row(tmp_path):
+    bad, good = make_job(tmp_path, 'A1.1'), make_job(tmp_path, 'A1.2')
+    bad.folder.rmdir()
+    bad.folder.touch()
+    runner, _, _ = make_runner()
+    runner.run([bad, good])
+    assert runner.failed == {'A1.1': f"[Errno 17] File exists: '{bad.folder}'"}
+    assert good.state() == 'done'
 
 
 def test_progress_is_read_from_the_log(tmp_path):
@@ -244,7 +355,7 @@ def test_progress_is_read_from_the_log(tmp_path):
 def test_lines_of_mmengine(tmp_path, line, said):
     step = make_job(tmp_path).train_step()
     step.log.write_text(f'an older line\nmmengine - INFO - {line}\n')
-    assert jobs.progress(step) == said
+    assert local.progress(step) == said
 
 
 def test_visible_gpus(monkeypatch):

@@ -10,6 +10,7 @@ from work_dir_cases import A2, add_checkpoint, add_test, add_training, row_confi
 
 from balanced_det import papers
 from balanced_det.datasets.whole_files import write_text
+from balanced_det.reproduction.folder import write_files
 from balanced_det.reproduction.jobs import JobError
 from balanced_det.reproduction.plan import Options, make_plan
 from balanced_det.reproduction.results import ResultError
@@ -54,6 +55,7 @@ def test_cityscapes_needs_the_coco_training(tmp_path):
         plan(tmp_path, 'A6.1')
     jobs = plan(tmp_path, 'A6.1', 'A4.2').jobs
     assert [job.name for job in jobs] == ['A4.2', 'A6.1']
+    assert jobs[1].needs.name == 'A4.2'  # and not the first row of that config
     assert jobs[1].train_step().options[-1] == f'load_from={tmp_path}/retinanet_r50_fpn_smooth-l1-1x_coco/epoch_12.pth'
 
 
@@ -142,7 +144,7 @@ def test_a_trial_on_voc_data_writes_its_files_only_when_told(tmp_path, shared_da
     trial = Trial(shared_data / 'bccd', max_iters=40)
     found = plan(tmp_path, 'A2.4', trial=trial)
     assert not list(tmp_path.iterdir())
-    found.write()
+    write_files(found.jobs[0])
     folder = tmp_path / A2['A2.4'] / 'trial'
     assert sorted(path.name for path in folder.iterdir()) == [f'{A2["A2.4"]}.py', 'test.json', 'train.json', 'val.json']
     assert len(json.loads((folder / 'train.json').read_text())['images']) == 205
@@ -153,6 +155,44 @@ def test_a_trial_on_voc_data_writes_its_files_only_when_told(tmp_path, shared_da
 def test_a_trial_that_cannot_be_made_names_the_row(tmp_path):
     with pytest.raises(TrialError, match=r'A1.11 \(ssd300_coco\): --scale: the input of this detector is fixed'):
         plan(tmp_path, 'A1.11', trial=Trial(scale=(64, 64)))
+
+
+def test_the_warm_up_of_a_trial_is_a_tenth_of_what_all_processes_train(tmp_path, shared_data):
+    """Two epochs of 205 images, four batches of five at a time: 20 iterations, of which mmdet's 500 would be all."""
+    trial = Trial(shared_data / 'bccd', max_epochs=2, batch_size=5)
+    (job,) = plan(tmp_path, 'A2.1', launcher='pytorch', gpus=8, gpus_per_row=4, trial=trial).jobs
+    assert job.cfg.param_scheduler[0]['end'] == 2
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The files and folders of COCO that the rows read, without content, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    names = ('annotations/instances_train2017.json', 'annotations/instances_val2017.json', 'train2017/', 'val2017/')
+    for name in names:
+        path = tmp_path / 'data' / 'coco' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith('/') else path.touch()
+    return tmp_path / 'data' / 'coco'
+
+
+def test_missing_data_are_named_before_anything_starts(tmp_path, data):
+    found = plan(tmp_path / 'work', 'B2.20', 'A2.1')
+    found.check_data()
+    (data / 'train2017').rmdir()
+    with pytest.raises(JobError, match=f'B2.20: no folder {data}/train2017.*link the data, see docs/data.md'):
+        found.check_data()
+    for job in found.jobs:  # what is trained needs the set of the test alone
+        add_training(job.folder, job.cfg)
+    found.check_data()
+    with pytest.raises(JobError, match=f'B2.20: no annotation file {data}/annotations/image_info_test-dev2017.json'):
+        plan(tmp_path / 'work', 'B2.20', test_dev=True).check_data()
+
+
+@pytest.mark.parametrize('name', ['my runs', 'a,b', '100%'])
+def test_a_place_that_mmengine_or_slurm_would_misread(tmp_path, name):
+    with pytest.raises(JobError, match='in a path is not understood'):
+        plan(tmp_path / name, 'A2.1')
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 
 import pytest
@@ -129,7 +130,7 @@ def test_reading_goes_on_after_what_is_wrong(tmp_path):
     assert sorted(found.measured) == [CONFIG.format(third), CONFIG.format(first)]
     assert found.measured[CONFIG.format(first)].marks[0] == 'last validation, after 12 of 12 epochs: no test'
     lines = summary([table], found).splitlines()
-    assert lines[0] == '4 rows: 2 measured, 2 not trained, 0 quoted by the papers'
+    assert lines[0] == '4 rows: 2 measured, 0 not tested, 1 left out, 1 not trained, 0 quoted by the papers'
     assert lines[1].startswith(f'left out: {tmp_path / first}/20261122_100000/20261122_100000.json is not JSON')
     assert lines[2].startswith(f'left out: {tmp_path / second} holds the results of another config: model.bbox_head')
     assert len(lines) == 3
@@ -139,3 +140,38 @@ def test_quoted_rows_say_so():
     text = markdown(papers.table('B2'), Results({}, ()))
     assert text.count('quoted by the paper') == 3
     assert text.count('not trained') == 21
+
+
+def test_rows_that_were_trained_without_a_result_say_so_everywhere(tmp_path):
+    first, second, third = (A2[key] for key in ('A2.1', 'A2.2', 'A2.3'))
+    for stem, cfg in ((first, row_config(first)), (second, row_config(third))):
+        add_training(tmp_path / stem, cfg)
+        (tmp_path / stem / '20261121_155718' / 'vis_data' / 'scalars.json').write_text('{"loss": 1.0}\n')
+    table = papers.table('A2')
+    found = read_results(table.rows, tmp_path)
+    text = markdown(table, found)
+    remarks = [line.split('|')[-2].strip() for line in text.splitlines() if line.startswith('| A2.')]
+    assert remarks == ['trained, not tested', '(1)', 'not trained', 'not trained']
+    assert '\n(1) left out: holds the results of another config: model.bbox_head' in text
+    lines = {line['row']: line['remarks'] for line in csv.DictReader(csv_text([table], found).splitlines())}
+    assert lines['A2.1'] == 'trained, not tested'
+    assert lines['A2.2'].startswith('left out: holds the results of another config: model.bbox_head')
+    assert lines['A2.4'] == 'not trained'
+    counts = '4 rows: 0 measured, 1 not tested, 1 left out, 2 not trained, 0 quoted by the papers'
+    assert summary([table], found).startswith(counts)
+
+
+def test_only_broken_files_are_left_out_with_their_name(tmp_path):
+    (row,) = papers.find(['A2.1'])
+    add_test(tmp_path / A2['A2.1'], row_config(A2['A2.1']))
+    (tmp_path / A2['A2.1'] / '20261122_100000' / '20261122_100000.json').write_text('{')
+    remark = read_results([row], tmp_path).remark(row)
+    assert remark.startswith(f'left out: {tmp_path / A2["A2.1"]}/20261122_100000/20261122_100000.json is not JSON')
+
+
+def test_problems_of_a_training_that_two_rows_need_are_said_once(tmp_path):
+    rows = papers.find(['B2.23', 'B2.24'])
+    stem = 'mask-rcnn_x101-32x8d_fpn_harmonic-1x_coco'
+    add_training(tmp_path / stem, row_config(stem, 'harmonic/coco'))
+    (tmp_path / stem / '20261121_155718' / 'vis_data' / 'config.py').write_text('model = dict(')
+    assert len(read_results(rows, tmp_path).problems) == 1

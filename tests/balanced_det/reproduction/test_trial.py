@@ -78,6 +78,18 @@ def test_fewer_epochs_keep_the_shape_of_the_schedule(cfg):
     assert settings['default_hooks.logger.interval'] == 1
 
 
+def test_the_warm_up_is_a_tenth_of_the_iterations_of_all_processes(cfg):
+    """A hundred images in four batches of six at a time: 4 iterations an epoch, 12 in all."""
+    assert Trial(max_epochs=3).schedule(cfg, images=100, processes=4)['param_scheduler'][0]['end'] == 1
+    assert Trial(max_epochs=3).schedule(cfg, images=1000, processes=1)['param_scheduler'][0]['end'] == 49
+
+
+def test_the_warm_up_on_the_data_of_the_row_keeps_its_share(cfg):
+    """500 iterations of twelve epochs: 125 of three."""
+    warm_up, _ = Trial(max_epochs=3).schedule(cfg, images=None)['param_scheduler']
+    assert (warm_up['end'], warm_up['by_epoch']) == (125, False)
+
+
 def test_iterations_in_place_of_epochs(cfg):
     short = apply(cfg, Trial(max_iters=120).settings(cfg, None))
     assert short.train_cfg == dict(type='IterBasedTrainLoop', max_iters=120, val_begin=121)
