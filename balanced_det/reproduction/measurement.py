@@ -206,7 +206,7 @@ def how_far(trained: WorkDir) -> str:
 
 
 def batch_mark(cfg: Config, trainings: Sequence[Session]) -> tuple[bool, str]:
-    """Whether the learning rate fits the batch, and both in words."""
+    """Whether the learning rate and the number of images seen fit the batch, and both in words."""
     if not trainings:
         return False, 'trained elsewhere'
     base = cfg.auto_scale_lr.base_batch_size
@@ -219,6 +219,8 @@ def batch_mark(cfg: Config, trainings: Sequence[Session]) -> tuple[bool, str]:
     text = f'batch {processes} x {images}'
     if processes * images == base:
         return True, text
+    if training_length(cfg)[0] == 'iter':  # which no learning rate makes up for
+        return False, f'{text} in place of {base}: {processes * images / base:.3g} times the images'
     if all(start.config.get('auto_scale_lr', {}).get('enable') for start in trainings):
         return True, f'{text} in place of {base}, lr x {processes * images / base:.3g}'
     return False, f'{text} in place of {base}, lr not scaled'
