@@ -8,7 +8,7 @@ from typing import IO
 
 from balanced_det.datasets.whole_files import write_text
 from balanced_det.reproduction.difference import differences, one_of_each_kind
-from balanced_det.reproduction.jobs import Job, JobError, session_config
+from balanced_det.reproduction.jobs import Job, JobError
 from balanced_det.reproduction.results import Session, WorkDir
 
 LOCK = 'reproduce.lock'
@@ -57,7 +57,7 @@ def check_folder(job: Job) -> None:
         if has_pointer(work_dir):
             raise JobError(f'{job.folder} holds a checkpoint and nothing that tells of which config')
         return
-    problems = differences(job.cfg, session_config(last))
+    problems = differences(job.cfg, last.plain_config)
     if problems:
         named = '; '.join(map(str, one_of_each_kind(problems).values()))
         raise JobError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from balanced_det.analysis.runs import TOOLS
-from balanced_det.reproduction.results import Session, WorkDir, final_checkpoint, training_length
+from balanced_det.reproduction.results import WorkDir, final_checkpoint, training_length
 
 ROOT = TOOLS.parent
 TTA = '-tta'
@@ -199,15 +199,6 @@ class Job:
             unit, length = training_length(self.cfg)
             return f'resumes after {unit} {last.stem.rpartition("_")[2]} of {length}'
         return f'not trained{first}'
-
-
-def session_config(session: Session) -> Config:
-    """The config that a test or a training was started with; mmdet's ``--tta`` wraps the model of a test."""
-    cfg = session.config
-    if 'module' in cfg.model and 'tta_cfg' in cfg.model:
-        cfg = Config(dict(cfg, model=cfg.model.module))
-        cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
-    return cfg
 
 
 def gpus_needed(cfg: Config) -> int:

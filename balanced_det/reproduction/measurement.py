@@ -21,7 +21,7 @@ from balanced_det.reproduction.difference import (
     values_of_training,
     with_tta,
 )
-from balanced_det.reproduction.jobs import ROOT, TTA, session_config
+from balanced_det.reproduction.jobs import ROOT, TTA
 from balanced_det.reproduction.results import Session, WorkDir, final_checkpoint, training_length
 
 #: Images of the training and of the test sets: a set in another place with so many is taken for the same.
@@ -143,7 +143,7 @@ class _Found:
         if self.tta and test.is_augmented:
             changes = differences(with_tta(self.cfg), test.config, values_of_test)
         else:
-            changes = differences(self.cfg, session_config(test), values_of_test)
+            changes = differences(self.cfg, test.plain_config, values_of_test)
         images = TEST_IMAGES[self.row.data]
         return [found for found in changes if not (found.key == 'test data' and is_moved(found, test, images))]
 
@@ -156,7 +156,7 @@ class _Found:
         for training in reversed(self.trainings):
             marks = {**describe(self.training_changes(training), self.train_cfg, training.config, 'train'), **marks}
         last = self.test or self.trainings[-1]
-        for kind, text in describe(self.test_changes(last), self.cfg, session_config(last), 'test').items():
+        for kind, text in describe(self.test_changes(last), self.cfg, last.plain_config, 'test').items():
             marks.setdefault(kind, f'tested with {text}')
         fits, batch = batch_mark(self.train_cfg, self.trainings)
         changed = [marks[kind] for kind in MARKED if kind in marks and kind not in HARMLESS]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +110,16 @@ class Session:
             return self.is_test and self.test_metrics() is not None
         except ResultError:
             return False
+
+    @property
+    def plain_config(self) -> Config:
+        """The config as it was before mmdet's ``--tta`` wrapped the model of a test."""
+        if not self.is_augmented:
+            return self.config
+        cfg = deepcopy(self.config)
+        cfg.model = cfg.model.module
+        cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
+        return cfg
 
     @property
     def is_augmented(self) -> bool:
