@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from mmdet.utils import reduce_mean
 from torch import Tensor
+
+from balanced_det.blocks import concatenated, positive_inds, take
 
 
 @dataclass
@@ -44,13 +47,9 @@ class MatchedSamples:
         """Samples of all images in one row; leading shape (images, n) -> (images * n,)."""
         return self._map(lambda tensor: tensor.flatten(0, 1))
 
-    def unbind(self) -> list[MatchedSamples]:
-        """Samples of each image apart; leading shape (images, n) -> images times (n,)."""
-        return [self.select(torch.tensor(i)) for i in range(len(self.labels))]
-
-    def positives(self, num_classes: int) -> Tensor:
-        """Indices of the positive samples of a flat set; shape (P,)."""
-        return ((self.labels >= 0) & (self.labels < num_classes)).nonzero().squeeze(1)
+    def image(self, index: int) -> MatchedSamples:
+        """Samples of one image; leading shape (images, n) -> (n,)."""
+        return self._map(lambda tensor: tensor[index])
 
     def select(self, inds: Tensor) -> MatchedSamples:
         """The samples at these indices of a flat set."""
@@ -60,14 +59,18 @@ class MatchedSamples:
         """Half precision as float32; other types stay."""
         return self._map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
 
-    def with_mean_avg_factors(self) -> MatchedSamples:
-        """The same samples; both divisors are their means over all processes, which all have to call this.
+    def zero_unless(self, keep: Tensor) -> MatchedSamples:
+        """A flat set with zeros for the predictions and targets of the samples where ``keep``, (n,), is False."""
 
-        With them the losses are those of one batch over all GPUs, see docs/multi_gpu.md.
-        """
-        factors = self.labels.new_tensor([self.cls_avg_factor, self.bbox_avg_factor], dtype=torch.float64)
-        cls_avg_factor, bbox_avg_factor = reduce_mean(factors).tolist()
-        return replace(self, cls_avg_factor=cls_avg_factor, bbox_avg_factor=bbox_avg_factor)
+        def kept(tensor: Tensor) -> Tensor:
+            return tensor.where(keep[:, None], 0)
+
+        return replace(
+            self,
+            cls_score=kept(self.cls_score),
+            bbox_pred=kept(self.bbox_pred),
+            bbox_targets=kept(self.bbox_targets),
+        )
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> MatchedSamples:
         tensors: dict[str, Any] = {name: function(getattr(self, name)) for name in TENSORS}
@@ -77,23 +80,100 @@ class MatchedSamples:
 TENSORS = tuple(field.name for field in fields(MatchedSamples) if field.type == 'Tensor')
 
 
-def group_samples(levels: Sequence[MatchedSamples], scope: str) -> list[MatchedSamples]:
-    """Flat sets of samples over which a loss normalises.
+@dataclass
+class SampleGroup:
+    """Samples over which a loss normalises: flat blocks that follow one another, as levels do; not concatenated.
+
+    Attributes:
+        blocks: The samples; their divisors are the same.
+        num_classes: Number of classes, the label of the background.
+        num_pos: How many samples are positive, where that is known without asking the device.
+    """
+
+    blocks: list[MatchedSamples]
+    num_classes: int
+    num_pos: int | None = None
+
+    @property
+    def cls_scores(self) -> list[Tensor]:
+        """Logits of each block, (n_k, C)."""
+        return [block.cls_score for block in self.blocks]
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels of all samples, (n,)."""
+        return concatenated([block.labels for block in self.blocks])
+
+    @cached_property
+    def label_weights(self) -> Tensor:
+        """Weights of all samples, (n,)."""
+        return concatenated([block.label_weights for block in self.blocks])
+
+    @cached_property
+    def pos_inds(self) -> Tensor:
+        """Indices of the positive samples, ascending, (P,)."""
+        return positive_inds(self.labels, self.num_classes, self.num_pos)
+
+    @cached_property
+    def positives(self) -> MatchedSamples:
+        """The positive samples, a flat set, with their gradient."""
+        tensors: dict[str, Any] = {
+            name: take([getattr(block, name) for block in self.blocks], self.pos_inds) for name in TENSORS
+        }
+        return replace(self.blocks[0], **tensors)
+
+    @property
+    def cls_avg_factor(self) -> float:
+        """Divisor of the classification loss."""
+        return self.blocks[0].cls_avg_factor
+
+    @property
+    def bbox_avg_factor(self) -> float:
+        """Divisor of the localisation loss."""
+        return self.blocks[0].bbox_avg_factor
+
+    def with_mean_avg_factors(self) -> SampleGroup:
+        """The same samples; both divisors are their means over all processes, which all have to call this.
+
+        With them the losses are those of one batch over all GPUs, see docs/multi_gpu.md.
+        """
+        factors = self.labels.new_tensor([self.cls_avg_factor, self.bbox_avg_factor], dtype=torch.float64)
+        cls, bbox = reduce_mean(factors).tolist()
+        return replace(self, blocks=[replace(block, cls_avg_factor=cls, bbox_avg_factor=bbox) for block in self.blocks])
+
+
+def group_samples(
+    levels: Sequence[MatchedSamples], scope: str, num_classes: int, counts: Sequence[int] | None = None
+) -> list[SampleGroup]:
+    """Sets of samples over which a loss normalises; together they hold each sample once.
 
     Args:
         levels: One set for each level of a batch, leading shape (images, n).
-        scope: 'batch' (one set), 'level' or 'image' (a set each).
+        scope: 'batch' (one group), 'level' or 'image' (a group each).
+        num_classes: Number of classes, the label of the background.
+        counts: How many samples of each image are positive, where that is known.
 
     Returns:
-        Flat sets; together they hold each sample once.
+        Groups; their blocks are flat, and belong to one level each.
     """
     if scope == 'level':
-        return [level.flatten() for level in levels]
-    batch = concatenate_samples(levels, dim=1)
-    return [batch.flatten()] if scope == 'batch' else batch.unbind()
+        return [SampleGroup([level.flatten()], num_classes) for level in levels]
+    if scope == 'batch':
+        return [
+            SampleGroup([level.flatten() for level in levels], num_classes, None if counts is None else sum(counts))
+        ]
+    num_images = len(levels[0].labels)
+    return [
+        SampleGroup([level.image(i) for level in levels], num_classes, None if counts is None else counts[i])
+        for i in range(num_images)
+    ]
 
 
-def concatenate_samples(sets: Sequence[MatchedSamples], dim: int = 0) -> MatchedSamples:
-    """One set of all samples of several; ``dim`` is the dimension of the leading shape along which they follow."""
-    tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in sets], dim=dim) for name in TENSORS}
-    return replace(sets[0], **tensors)
+def merge_groups(groups: Sequence[SampleGroup]) -> SampleGroup:
+    """One group of the samples of several."""
+    counts = [group.num_pos for group in groups if group.num_pos is not None]
+    return replace(
+        groups[0],
+        blocks=[block for group in groups for block in group.blocks],
+        num_pos=sum(counts) if len(counts) == len(groups) else None,
+    )

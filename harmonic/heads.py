@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from balanced_det.boxes import finite_rows
+from balanced_det.fused_focal import focal_negatives, positive_focal_loss, sum_factor
 from balanced_det.heads import (
     AnchorLossMixin,
     ConfigurableSSDHead,
@@ -22,7 +23,7 @@ from balanced_det.heads import (
     SSDLossMixin,
 )
 from balanced_det.heads.checks import check_softmax
-from balanced_det.matched import MatchedSamples
+from balanced_det.matched import MatchedSamples, SampleGroup
 from balanced_det.models import DSSDHead, RefineDetHead
 from harmonic.losses import HarmonicDetLoss, HarmonicTerms, class_probabilities
 
@@ -46,6 +47,7 @@ class HarmonicLossMixin:
     matched_iou: Any
     num_classes: int
     regressed: Any
+    stock_cls_loss: Any
 
     def __init__(self, *args: Any, loss_joint: dict | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,61 +70,86 @@ class HarmonicLossMixin:
         if isinstance(self, RoILossMixin):
             check_softmax(self, 'CrossEntropyLoss')
 
-    def loss_by_matched(self, groups: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
+    def loss_by_matched(self, groups: list[SampleGroup], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch, Eq. 13.
 
         Args:
-            groups: One flat set of samples.
+            groups: One group of samples.
             reduction_override: 'none', 'mean' or 'sum' in place of the losses' own.
 
         Returns:
             'loss_cls', 'loss_bbox' and, unless it is switched off, 'loss_tc'.
         """
-        (samples,) = groups  # a stock loss_cls has the scope 'batch'
-        return self._losses(samples, reduction_override)
+        (group,) = groups  # a stock loss_cls has the scope 'batch'
+        return self._losses(group, reduction_override)
 
-    def _losses(self, samples: MatchedSamples, reduction_override: str | None) -> dict[str, Tensor]:
-        avg_factors = samples.cls_avg_factor, samples.bbox_avg_factor
+    def _losses(self, group: SampleGroup, reduction_override: str | None) -> dict[str, Tensor]:
+        cls_avg, bbox_avg = group.cls_avg_factor, group.bbox_avg_factor
         if self.loss_joint.avg == 'positives':
-            avg_factors = (max(len(samples.positives(self.num_classes)), 1),) * 2
-        inds, cls_loss, terms = self._terms(samples)
-        stock = self.loss_cls(
-            samples.cls_score,
-            samples.labels,
-            samples.label_weights,
-            avg_factor=avg_factors[0],
-            reduction_override=reduction_override,
-        )
-        weights = samples.label_weights[inds]
-        added = (terms.cls - cls_loss) * weights  # exactly 0 without the Harmonic loss
+            cls_avg = bbox_avg = max(len(group.pos_inds), 1)
+        positives, keep = self._finite(group.positives)
+        if self._is_fused(reduction_override):
+            stock, cls_loss, score = self._fused_focal_loss(group, keep, cls_avg, reduction_override)
+        else:
+            stock = self.stock_cls_loss(group, cls_avg, reduction_override)
+            cls_loss, score = self._sample_loss(positives), None
+        terms = self._terms(positives, keep, cls_loss, score)
+        weights = positives.label_weights
+        added = (terms.cls - cls_loss).where(keep, 0) * weights  # exactly 0 without the Harmonic loss
         if reduction_override == 'none':
-            entry = (inds, samples.labels[inds]) if stock.ndim == 2 else (inds,)
+            entry = (group.pos_inds, positives.labels) if stock.ndim == 2 else (group.pos_inds,)
             loss_cls = stock.index_put(entry, added.to(stock.dtype), accumulate=True)
         else:
-            loss_cls = stock + _reduced(added, self.loss_cls, avg_factors[0], reduction_override)
-        losses = dict(
-            loss_cls=loss_cls, loss_bbox=_reduced(terms.loc, self.loss_bbox, avg_factors[1], reduction_override)
-        )
+            loss_cls = stock + _reduced(added, self.loss_cls, cls_avg, reduction_override)
+        losses = dict(loss_cls=loss_cls, loss_bbox=_reduced(terms.loc, self.loss_bbox, bbox_avg, reduction_override))
         if self.loss_joint.tc:
-            losses['loss_tc'] = _reduced(terms.tc * weights, self.loss_bbox, avg_factors[1], reduction_override)
+            losses['loss_tc'] = _reduced(terms.tc * weights, self.loss_bbox, bbox_avg, reduction_override)
         return losses
 
-    def _terms(self, samples: MatchedSamples) -> tuple[Tensor, Tensor, HarmonicTerms]:
-        """Indices of the positives that are finite, their classification loss, and the coupled terms."""
-        inds = samples.positives(self.num_classes)
-        counts = (samples.bbox_weights[inds] > 0).any(dim=1)
-        finite = finite_rows(samples.bbox_pred[inds].detach(), samples.bbox_targets[inds])
-        finite &= finite_rows(samples.cls_score[inds].detach())
+    def _finite(self, positives: MatchedSamples) -> tuple[MatchedSamples, Tensor]:
+        """Positives in float32 at least, and which of them count, (P,); the numbers of the others are zeros.
+
+        They are not cut out: for that the host would wait until a GPU has counted them.
+        """
+        counts = (positives.bbox_weights > 0).any(dim=1)
+        finite = finite_rows(positives.bbox_pred.detach(), positives.bbox_targets)
+        finite &= finite_rows(positives.cls_score.detach())
         self.loss_joint.num_left_out = self.loss_joint.num_left_out + (counts & ~finite).sum()
-        inds = inds[counts & finite]
-        positives = samples.select(inds).float()
-        if not len(inds):  # mmcv's focal loss cannot take an empty set on a GPU
-            empty = positives.cls_score.sum(dim=1)
-            return inds, empty, HarmonicTerms(empty, positives.bbox_pred.sum(dim=1), empty)
-        with torch.autocast(device_type=inds.device.type, enabled=False):
-            cls_loss = self.loss_cls(positives.cls_score, positives.labels, reduction_override='none')
-            if cls_loss.ndim == 2:  # sigmoid: one value for each class
-                cls_loss = cls_loss.gather(1, positives.labels[:, None]).squeeze(1)
+        return positives.float().zero_unless(counts & finite), counts & finite
+
+    def _is_fused(self, reduction_override: str | None) -> bool:
+        """Whether the stock loss is one that the fused pass computes."""
+        plain = type(self.loss_cls) is FocalLoss and not getattr(self.loss_cls, 'activated', False)
+        return self.loss_joint.fused and plain and (reduction_override or self.loss_cls.reduction) != 'none'
+
+    def _fused_focal_loss(
+        self, group: SampleGroup, keep: Tensor, avg_factor: float, reduction_override: str | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The stock focal loss of all samples; loss and score of each positive, (P,)."""
+        loss, entries = self.loss_cls, sum(scores.numel() for scores in group.cls_scores)
+        focal = dict(gamma=loss.gamma, alpha=loss.alpha)
+        scale = loss.loss_weight * sum_factor(reduction_override or loss.reduction, avg_factor, entries)
+        negatives, logits = focal_negatives(
+            group.cls_scores, group.labels, group.pos_inds, group.label_weights, **focal, scale=scale
+        )
+        stock = negatives + scale * (positive_focal_loss(logits, **focal) * group.positives.label_weights).sum()
+        logits = logits.where(keep, 0)
+        return stock, loss.loss_weight * positive_focal_loss(logits, **focal), logits.sigmoid()
+
+    def _sample_loss(self, positives: MatchedSamples) -> Tensor:
+        """Stock classification loss of the ground-truth class of each positive, (P,)."""
+        if not len(positives.labels):  # mmcv's focal loss cannot take an empty set on a GPU
+            return positives.cls_score.sum(dim=1)
+        with torch.autocast(device_type=positives.labels.device.type, enabled=False):
+            loss = self.loss_cls(positives.cls_score, positives.labels, reduction_override='none')
+        # A sigmoid loss has one value for each class.
+        return loss.gather(1, positives.labels[:, None]).squeeze(1) if loss.ndim == 2 else loss
+
+    def _terms(self, positives: MatchedSamples, keep: Tensor, cls_loss: Tensor, score: Tensor | None) -> HarmonicTerms:
+        """The coupled terms of the positives; those that do not count have zeros."""
+        if not len(keep):  # the stock loss of nothing is a scalar
+            return HarmonicTerms(cls_loss, positives.bbox_pred.sum(dim=1), cls_loss)
+        with torch.autocast(device_type=keep.device.type, enabled=False):
             iou = self.matched_iou(positives)
             # A balanced loss_bbox cannot know it from what a FoveaBox regresses.
             of_bbox = dict(iou=iou.detach()) if hasattr(self.loss_bbox, 'target_stds') else {}
@@ -135,11 +162,10 @@ class HarmonicLossMixin:
             )
             if bbox_loss.ndim == 2:  # IoU losses have one value for each box, the others for each coordinate
                 bbox_loss = bbox_loss.sum(dim=1)
-            score, prob = class_probabilities(
+            own, prob = class_probabilities(
                 positives.cls_score, positives.labels, use_sigmoid=self.loss_cls.use_sigmoid
             )
-            terms = self.loss_joint(cls_loss, bbox_loss, iou, score, prob)
-        return inds, cls_loss, terms
+            return self.loss_joint(cls_loss, bbox_loss, iou, own if score is None else score, prob, keep)
 
 
 def _reduced(loss: Tensor, module: Any, avg_factor: float, reduction_override: str | None) -> Tensor:

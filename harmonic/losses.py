@@ -108,6 +108,9 @@ class HarmonicDetLoss(nn.Module):
             or 'score', Eq. 5, the predicted probability of the ground-truth class. Softmax cross-entropy makes no
             difference.
         avg: What a head divides by: 'head', as the stock head does, or 'positives', Eq. 13.
+        fused: Compute a stock ``FocalLoss`` of a head in one pass over the logits
+            (:func:`balanced_det.fused_focal.focal_negatives`), which takes a fraction of its time and memory and cannot
+            be differentiated twice.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class HarmonicDetLoss(nn.Module):
         detach_factors: bool = False,
         cls_factor: str = 'loss',
         avg: str = 'head',
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.harmonic, self.hiou, self.tc = bool(harmonic), bool(hiou), bool(tc)
@@ -130,10 +134,18 @@ class HarmonicDetLoss(nn.Module):
         self.detach_factors = bool(detach_factors)
         self.cls_factor = _choice('cls_factor', cls_factor, ('loss', 'score'))
         self.avg = _choice('avg', avg, ('head', 'positives'))
-
+        self.fused = bool(fused)
         self.num_left_out: Tensor | int = 0  # samples that a head leaves out as not finite
 
-    def forward(self, cls_loss: Tensor, bbox_loss: Tensor, iou: Tensor, score: Tensor, prob: Tensor) -> HarmonicTerms:
+    def forward(
+        self,
+        cls_loss: Tensor,
+        bbox_loss: Tensor,
+        iou: Tensor,
+        score: Tensor,
+        prob: Tensor,
+        keep: Tensor | None = None,
+    ) -> HarmonicTerms:
         """Terms of a set of positives, without weights or reduction.
 
         Args:
@@ -141,20 +153,22 @@ class HarmonicDetLoss(nn.Module):
             bbox_loss: Shape (P,), smooth L1 summed over the four coordinates.
             iou: Shape (P,), in [0, 1], IoU of the regressed boxes with their ground truth.
             score: Shape (P,), predicted probability of the ground-truth class.
-            prob: Shape (P, C), distribution over the classes, each row with the sum 1.
+            prob: Shape (P, C), distribution over the classes, each row with the sum 1; that is not checked here.
+            keep: Shape (P,), bool, which samples count; the terms of the others are 0. None: all.
 
         Returns:
-            The terms; gradients flow to all arguments but ``prob``.
+            The terms; gradients flow to ``cls_loss``, ``bbox_loss``, ``iou`` and ``score``.
         """
         loc_loss = self.loc_loss(bbox_loss, iou)
         cls_term, loc_term = cls_loss, loc_loss
         if self.harmonic:
             beta_c = score if self.cls_factor == 'score' else None
             cls_term, loc_term = harmonic_loss(cls_loss, loc_loss, score=beta_c, detach_factors=self.detach_factors)
-        if not self.tc:
-            return HarmonicTerms(cls_term, loc_term, torch.zeros_like(cls_loss))
-        tc = task_contrastive_loss(score, iou, entropy(prob.detach()), margin=self.margin)
-        return HarmonicTerms(cls_term, loc_term, tc)
+        tc = torch.zeros_like(cls_loss)
+        if self.tc:
+            tc = task_contrastive_loss(score, iou, entropy(prob.detach(), validate=False), margin=self.margin)
+        terms = HarmonicTerms(cls_term, loc_term, tc)
+        return terms if keep is None else HarmonicTerms(*(term.where(keep, 0) for term in terms))
 
     def loc_loss(self, bbox_loss: Tensor, iou: Tensor) -> Tensor:
         """Full localisation loss of each positive, Eq. 11; (P,), (P,) -> (P,)."""

@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from balanced_det.heads import AnchorLossMixin, ConfigurableSSDHead, FoveaLossMixin, RoILossMixin, SSDLossMixin
-from balanced_det.matched import MatchedSamples
+from balanced_det.matched import SampleGroup
 from balanced_det.models import DSSDHead, RefineDetHead
 from iou_balanced.losses import IoUBalancedClassification, IoUBalancedSmoothL1Loss
 
@@ -37,51 +37,50 @@ class IoUBalancedLossMixin:
     matched_iou: Any
     num_classes: int
     regressed: Any
+    stock_cls_loss: Any
     sync: bool
 
-    def loss_by_matched(self, groups: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
+    def loss_by_matched(self, groups: list[SampleGroup], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
-            groups: Flat sets of samples, over each of which Eq. 4 and Eq. 7 normalise.
+            groups: Samples over which Eq. 4 and Eq. 7 normalise, a group each.
             reduction_override: 'none', 'mean' or 'sum' in place of the losses' own.
 
         Returns:
-            'loss_cls' and 'loss_bbox', summed over the sets.
+            'loss_cls' and 'loss_bbox', summed over the groups.
         """
         # An override of 'none' ranks hard examples, which not every GPU does: it must not wait for the others.
         sync = self.sync and reduction_override != 'none'
         if sync:
-            groups = [samples.with_mean_avg_factors() for samples in groups]
-        losses_cls, losses_bbox = zip(*(self._losses(samples, reduction_override, sync) for samples in groups))
+            groups = [group.with_mean_avg_factors() for group in groups]
+        losses_cls, losses_bbox = zip(*(self._losses(group, reduction_override, sync) for group in groups))
         return dict(loss_cls=sum(losses_cls), loss_bbox=sum(losses_bbox))
 
-    def _losses(self, samples: MatchedSamples, reduction_override: str | None, sync: bool) -> tuple[Tensor, Tensor]:
-        inds = samples.positives(self.num_classes)
-        positives = samples.select(inds)
-        target: Tensor | tuple[Tensor, Tensor] = samples.labels
-        of_bbox: dict[str, Any] = {}
-        if isinstance(self.loss_cls, IoUBalancedClassification) or isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):
-            with torch.no_grad():
-                iou = self.matched_iou(positives)
-            if isinstance(self.loss_cls, IoUBalancedClassification):
-                target = (samples.labels, iou.new_zeros(len(samples.labels)).index_put((inds,), iou))
-            if isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss):
-                of_bbox = dict(iou=iou, sync=sync)
-        loss_cls = self.loss_cls(
-            samples.cls_score,
-            target,
-            samples.label_weights,
-            avg_factor=samples.cls_avg_factor,
-            reduction_override=reduction_override,
-        )
+    def _losses(self, group: SampleGroup, reduction_override: str | None, sync: bool) -> tuple[Tensor, Tensor]:
+        positives = group.positives
+        with torch.no_grad():
+            iou = self.matched_iou(positives)
+        balances_cls = isinstance(self.loss_cls, IoUBalancedClassification)
+        balances_bbox = isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss)
+        if balances_cls:
+            loss_cls = self.loss_cls(
+                group.cls_scores,
+                (group.labels, iou.new_zeros(len(group.labels)).index_put((group.pos_inds,), iou)),
+                group.label_weights,
+                avg_factor=group.cls_avg_factor,
+                reduction_override=reduction_override,
+                inds=group.pos_inds,
+            )
+        else:
+            loss_cls = self.stock_cls_loss(group, group.cls_avg_factor, reduction_override)
         loss_bbox = self.loss_bbox(
             self.regressed(positives),
             positives.bbox_targets,
             positives.bbox_weights,
-            avg_factor=samples.bbox_avg_factor,
+            avg_factor=group.bbox_avg_factor,
             reduction_override=reduction_override,
-            **of_bbox,
+            **(dict(iou=iou, sync=sync) if balances_bbox else {}),
         )
         return loss_cls, loss_bbox
 

@@ -14,7 +14,9 @@ from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
+from balanced_det.blocks import concatenated, positive_inds
 from balanced_det.boxes import UNIT_STDS, delta_iou, finite_rows
+from balanced_det.fused_focal import focal_negatives, positive_focal_loss, sum_factor
 from iou_balanced.functional import Reduce, iou_balanced_weight, iou_normalized_weight, iou_power_weight
 
 SCOPES = ('batch', 'level', 'image')
@@ -55,38 +57,62 @@ class IoUBalancedClassification:
 
     def forward(
         self,
-        cls_score: Tensor,
+        cls_score: Tensor | Sequence[Tensor],
         target: tuple[Tensor, Tensor],
         weight: Tensor | None = None,
         avg_factor: float | None = None,
         reduction_override: str | None = None,
+        *,
+        inds: Tensor | None = None,
     ) -> Tensor:
         """Loss of a set of samples over which Eq. 4 normalises.
 
         Args:
-            cls_score: Shape (n, C), logits. Half precision is computed in float32.
+            cls_score: Shape (n, C), logits, or blocks of rows that follow one another, n in all (the levels of a
+                pyramid). Half precision is computed in float32.
             target: ``(labels, iou)``, mmdet's convention for a classification target with a quality. ``labels``, shape
                 (n,): class index, background is the number of classes. ``iou``, shape (n,): IoU of the regressed box
                 with its ground truth, read at the positives only, a constant.
             weight: Shape (n,), weight of each sample; a positive of weight 0 is left out of Eq. 4 too.
             avg_factor: Divisor of the sum under ``reduction='mean'``; None is the number of entries.
             reduction_override: 'none', 'mean' or 'sum' in place of the module's own.
+            inds: Shape (P,), indices of the positives in ascending order, from a head that knows them.
 
         Returns:
             A scalar, or the shape of the stock loss for reduction 'none'.
         """
-        labels, iou = self._split(cls_score, target)
+        blocks = [cls_score] if isinstance(cls_score, Tensor) else list(cls_score)
+        labels, iou = self._split(blocks, target)
+        if inds is None:
+            inds = positive_inds(labels, blocks[0].size(1) - (0 if self.use_sigmoid else 1))
+        reduction = reduction_override or self.reduction
+        # An override of 'none' ranks hard examples, which not every GPU does: it must not wait for the others.
+        reduce = reduce_mean if self.sync and reduction_override != 'none' else None
+        with torch.autocast(device_type=labels.device.type, enabled=False):
+            return self._loss(blocks, labels, iou, inds, weight, avg_factor, reduction, reduce)
+
+    def _loss(
+        self,
+        blocks: Sequence[Tensor],
+        labels: Tensor,
+        iou: Tensor,
+        inds: Tensor,
+        weight: Tensor | None,
+        avg_factor: float | None,
+        reduction: str,
+        reduce: Reduce,
+    ) -> Tensor:
+        """The stock loss and what the balance adds."""
+        cls_score = concatenated(blocks)
         # Half precision loses the small weights in the difference to the stock loss, and overflows.
         cls_score = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
-        reduction = reduction_override or self.reduction
-        with torch.autocast(device_type=cls_score.device.type, enabled=False):
-            stock = super().forward(  # type: ignore[misc]
-                cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
-            )
-            # An override of 'none' ranks hard examples, which not every GPU does: it must not wait for the others.
-            sync = self.sync and reduction_override != 'none'
-            added, inds = self._added_loss(cls_score, labels, iou, weight, reduce_mean if sync else None)
-            added = added.to(stock.dtype)  # mmdet's binary cross-entropy of float64 logits is float32
+        stock = super().forward(  # type: ignore[misc]
+            cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
+        )
+        loss = self.positive_loss(cls_score[inds], labels[inds])
+        loss, balance = self._balanced(loss, iou[inds], None if weight is None else weight[inds], reduce)
+        # mmdet's binary cross-entropy of float64 logits is float32
+        added = (self.loss_weight * (balance - 1) * loss).to(stock.dtype)
         if reduction == 'none':
             entry = (inds, labels[inds]) if stock.ndim == 2 else (inds,)
             return stock.index_put(entry, added, accumulate=True)
@@ -94,19 +120,13 @@ class IoUBalancedClassification:
             return stock + added.sum() / (cls_score.numel() if self.use_sigmoid else len(cls_score))
         return stock + weight_reduce_loss(added, reduction=reduction, avg_factor=avg_factor)
 
-    def _added_loss(
-        self, cls_score: Tensor, labels: Tensor, iou: Tensor, weight: Tensor | None, reduce: Reduce
-    ) -> tuple[Tensor, Tensor]:
-        """What the balance adds at each positive, weighted by ``loss_weight`` and ``weight``, and their indices."""
-        num_classes = cls_score.size(1) - (0 if self.use_sigmoid else 1)
-        inds = ((labels >= 0) & (labels < num_classes)).nonzero().squeeze(1)
-        loss = self.positive_loss(cls_score[inds], labels[inds])
+    def _balanced(self, loss: Tensor, iou: Tensor, weight: Tensor | None, reduce: Reduce) -> tuple[Tensor, Tensor]:
+        """Loss of the positives by the weight of their samples, and the weights of Eq. 4; both (P,)."""
         if weight is not None:
-            loss = loss * weight[inds]
-        balance = iou_balanced_weight(iou[inds].to(loss.dtype), loss, eta=self.eta, reduce=reduce)
-        return self.loss_weight * (balance - 1) * loss, inds
+            loss = loss * weight
+        return loss, iou_balanced_weight(iou.to(loss.dtype), loss, eta=self.eta, reduce=reduce)
 
-    def _split(self, cls_score: Tensor, target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _split(self, blocks: Sequence[Tensor], target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if not isinstance(target, tuple):
             raise TypeError(
                 f'{type(self).__name__} needs the target (labels, iou), got a {type(target).__name__}: this head does '
@@ -114,10 +134,11 @@ class IoUBalancedClassification:
                 'or keep the stock loss_cls and balance loss_bbox alone.'
             )
         labels, iou = target
-        if not cls_score.shape[:1] == labels.shape == iou.shape:
+        if not (sum(map(len, blocks)),) == labels.shape == iou.shape:
+            shapes = ', '.join(str(tuple(block.shape)) for block in blocks)
             raise ValueError(
                 'cls_score (n, C), labels (n,) and iou (n,) must agree in n, got '
-                f'{tuple(cls_score.shape)}, {tuple(labels.shape)} and {tuple(iou.shape)}'
+                f'{shapes}, {tuple(labels.shape)} and {tuple(iou.shape)}'
             )
         return labels, iou.detach()
 
@@ -140,6 +161,9 @@ class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
             losses. False: mmdet's convention, each GPU by itself.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: Factor of the loss.
+        fused: Compute the loss in one pass over the logits (:func:`balanced_det.fused_focal.focal_negatives`), which
+            takes a fraction of the time and memory of the stock ``FocalLoss`` and cannot be differentiated twice.
+            False: the stock loss and what the balance adds. A loss without reduction is computed so anyway.
     """
 
     def __init__(
@@ -152,6 +176,7 @@ class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
         sync: bool = False,
         reduction: str = 'mean',
         loss_weight: float = 1.0,
+        fused: bool = True,
     ) -> None:
         if not use_sigmoid:
             raise ValueError('IoUBalancedFocalLoss is a sigmoid loss: set loss_cls.use_sigmoid=True')
@@ -159,11 +184,34 @@ class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
             use_sigmoid=use_sigmoid, gamma=gamma, alpha=alpha, reduction=reduction, loss_weight=loss_weight
         )
         self._set_balance(eta, scope, sync)
+        self.fused = bool(fused)
 
     def positive_loss(self, cls_score: Tensor, labels: Tensor) -> Tensor:
         """Focal loss of the ground-truth class: alpha (1 - p)^gamma (-log p); (P, C), (P,) -> (P,)."""
-        logit = cls_score.gather(1, labels[:, None]).squeeze(1)
-        return -self.alpha * torch.sigmoid(-logit).pow(self.gamma) * F.logsigmoid(logit)
+        logits = cls_score.gather(1, labels[:, None]).squeeze(1)
+        return positive_focal_loss(logits, gamma=self.gamma, alpha=self.alpha)
+
+    def _loss(
+        self,
+        blocks: Sequence[Tensor],
+        labels: Tensor,
+        iou: Tensor,
+        inds: Tensor,
+        weight: Tensor | None,
+        avg_factor: float | None,
+        reduction: str,
+        reduce: Reduce,
+    ) -> Tensor:
+        """The loss of the negatives in one pass, and that of the positives."""
+        if not self.fused or reduction == 'none':
+            return super()._loss(blocks, labels, iou, inds, weight, avg_factor, reduction, reduce)
+        scale = self.loss_weight * sum_factor(reduction, avg_factor, sum(block.numel() for block in blocks))
+        negatives, logits = focal_negatives(
+            blocks, labels, inds, weight, gamma=self.gamma, alpha=self.alpha, scale=scale
+        )
+        loss = positive_focal_loss(logits, gamma=self.gamma, alpha=self.alpha)
+        loss, balance = self._balanced(loss, iou[inds], None if weight is None else weight[inds], reduce)
+        return negatives + scale * (balance * loss).sum()
 
 
 @MODELS.register_module()
@@ -272,10 +320,11 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         Returns:
             A scalar, or shape (n, 4) for reduction 'none'.
         """
-        pred, inds, left_out = self._samples(pred, target, weight, iou)
+        rows, kept, left_out = self._samples(pred, target, weight, iou)
         self.num_left_out = self.num_left_out + left_out
-        balanced = self._sample_loss(*_rows(inds, pred, target, iou), reduce_mean if sync else None)
-        loss = pred.new_zeros(pred.shape).index_put((inds,), balanced)
+        loss = self._sample_loss(*kept, reduce_mean if sync else None)
+        if rows is not None:
+            loss = loss.new_zeros(pred.shape).index_put((rows,), loss)
         reduction = reduction_override or self.reduction
         if not loss.numel() and reduction != 'none':
             return pred.sum() * 0  # the mean of nothing would be NaN
@@ -310,15 +359,21 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
         Returns:
             Shape (len(lambdas),).
         """
-        pred, inds, _ = self._samples(pred, target, weight, iou)
-        loss, iou = self._plain_loss(*_rows(inds, pred, target, iou))
-        loss = (loss if weight is None else loss * weight[inds]).sum(dim=1)
-        return torch.stack([(iou_power_weight(iou, lambda_=lambda_) * loss).sum() for lambda_ in lambdas])
+        rows, kept, _ = self._samples(pred, target, weight, iou)
+        loss, iou = self._plain_loss(*kept)
+        if weight is not None:
+            loss = loss * (weight if rows is None else weight[rows])
+        sums = [(iou_power_weight(iou, lambda_=lambda_) * loss.sum(dim=1)).sum() for lambda_ in lambdas]
+        return torch.stack(sums)
 
     def _samples(
         self, pred: Tensor, target: Tensor, weight: Tensor | None, iou: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Predictions in float32, the indices of the samples that count, and how many are left out as not finite."""
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor | None], Tensor]:
+        """Samples that count, in float32 at least.
+
+        Returns:
+            Their rows, or None for all; predictions, targets and IoU of them; how many are left out as not finite.
+        """
         if pred.shape != target.shape or pred.ndim != 2 or pred.size(1) != 4:
             raise ValueError(
                 'IoUBalancedSmoothL1Loss takes encoded deltas: pred and target of one shape (n, 4), got '
@@ -326,10 +381,17 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
             )
         counts = torch.ones_like(pred[:, 0], dtype=torch.bool) if weight is None else (weight > 0).any(dim=1)
         finite = finite_rows(pred.detach(), target)
-        if iou is not None:
-            finite = finite & iou.isfinite()
         pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
-        return pred, (counts & finite).nonzero().squeeze(1), (counts & ~finite).sum()
+        if iou is None:  # a stock head hands over all of its samples, and most are background
+            rows = (counts & finite).nonzero().squeeze(1)
+            return rows, (pred[rows], target[rows].to(pred), None), (counts & ~finite).sum()
+        # A balanced head hands over positives alone. Those that do not count become zeros with no loss, since to take
+        # the others the host would wait until a GPU has counted them.
+        finite = finite & iou.isfinite()
+        keep = (counts & finite)[:, None]
+        zero = pred.new_zeros(())
+        kept = torch.where(keep, pred, zero), torch.where(keep, target.to(pred), zero), torch.where(keep[:, 0], iou, 0)
+        return None, kept, (counts & ~finite).sum()
 
     def _sample_loss(self, pred: Tensor, target: Tensor, iou: Tensor | None, reduce: Reduce) -> Tensor:
         """Eq. 5 without w_loc for each entry; (P, 4), (P, 4), (P,) -> (P, 4)."""
@@ -348,10 +410,6 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
             if iou is None:
                 iou = delta_iou(pred.detach(), target, stds=self.target_stds)
             return loss, iou.detach().to(loss.dtype)
-
-
-def _rows(inds: Tensor, pred: Tensor, target: Tensor, iou: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    return pred[inds], target[inds].to(pred), None if iou is None else iou[inds]
 
 
 def _exponent(name: str, value: float, key: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from mmdet.registry import MODELS
@@ -11,7 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 import iou_balanced  # noqa: F401  registers the heads
-from balanced_det.matched import MatchedSamples
+from balanced_det.matched import TENSORS, MatchedSamples
 
 C = 3
 IMAGE = (64, 64)
@@ -154,12 +155,17 @@ def assert_same(actual, expected):
 
 
 def collect_groups(head, gts) -> list[MatchedSamples]:
-    """What the head hands its losses, caught on the way."""
+    """What the head hands its losses, caught on the way; the blocks of each group in one set."""
     caught = []
     head.loss_by_matched, original = lambda groups: caught.extend(groups) or original(groups), head.loss_by_matched
     dense_losses(head, gts)
     del head.loss_by_matched
-    return caught
+    return [in_one_set(group) for group in caught]
+
+
+def in_one_set(group) -> MatchedSamples:
+    columns = {name: torch.cat([getattr(block, name) for block in group.blocks]) for name in TENSORS}
+    return replace(group.blocks[0], **columns)
 
 
 RCNN = dict(

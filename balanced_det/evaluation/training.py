@@ -16,6 +16,7 @@ from mmdet.models.dense_heads import FoveaHead
 from mmdet.models.losses import IoULoss
 from torch import Tensor, nn
 
+from balanced_det.blocks import positive_inds, take
 from balanced_det.boxes import aligned_iou, delta_iou, distance_iou
 from balanced_det.heads.checks import is_plain_delta_coder
 
@@ -81,7 +82,7 @@ def summarize(positives: Positives) -> dict[str, float]:
 
 
 class _Classified(NamedTuple):
-    """Positives of one call of ``loss_cls``, which waits for that of ``loss_bbox``."""
+    """Positives of the calls of ``loss_cls`` that wait for one of ``loss_bbox``."""
 
     num: int  # samples of the call
     inds: Tensor  # of the positives among them
@@ -90,14 +91,20 @@ class _Classified(NamedTuple):
     iou: Tensor | None  # (P,), where the head hands it over
     counts: Tensor  # (P,), bool: weight above 0
 
+    def followed_by(self, other: _Classified) -> _Classified:
+        """The samples of both, one after another."""
+        columns = zip(self[1:], other._replace(inds=other.inds + self.num)[1:])
+        joined: Any = (None if mine is None or theirs is None else torch.cat([mine, theirs]) for mine, theirs in columns)
+        return _Classified(self.num + other.num, *joined)
+
 
 class PositivesRecorder:
     r"""Reads the positives of a head off the calls of its loss modules, between :meth:`start` and :meth:`stop`.
 
     * A head with a ``loss_joint`` that has ``factors`` (HarmonicDet) hands it all that is asked for.
-    * Any other head calls ``loss_cls`` on a set of samples and then ``loss_bbox`` on the same samples or on its
-      positives in the same order, once or (a level or an image at a time) several times. Calls with
-      ``reduction_override='none'`` look ahead, as hard-example mining does, and are not counted.
+    * Any other head calls ``loss_cls`` on samples, in one call or block by block, and then ``loss_bbox`` on the same
+      samples or on their positives in the same order; once or (a level or an image at a time) several times. Calls
+      with ``reduction_override='none'`` look ahead, as hard-example mining does, and are not counted.
 
     CE and :math:`L_{loc}` of a positive are what the head's own loss modules give it, ``loss_weight`` included: of a
     sigmoid loss the entry of the ground-truth class; the localisation loss summed over the coordinates. The weights
@@ -184,24 +191,26 @@ class PositivesRecorder:
         except Exception as error:  # a measure must not end a training
             self.problem = f'{type(error).__name__}: {error}'
 
-    def _take_cls(self, cls_score: Tensor, target: Any, weight: Tensor | None = None, *_: Any, **__: Any) -> None:
-        if self._waiting is not None and len(self._waiting.inds):
-            raise NotMeasurable('loss_cls was called again before loss_bbox')
+    def _take_cls(
+        self, cls_score: Tensor | list[Tensor], target: Any, weight: Tensor | None = None, *_: Any, **__: Any
+    ) -> None:
+        blocks = [cls_score] if isinstance(cls_score, Tensor) else cls_score
         labels, iou = target if isinstance(target, tuple) else (target, None)
         num_classes = self.head.num_classes
-        if labels.ndim != 1 or cls_score.ndim != 2 or cls_score.size(1) not in (num_classes, num_classes + 1):
-            raise NotMeasurable(
-                f'loss_cls gets scores of shape {tuple(cls_score.shape)} and labels of shape {tuple(labels.shape)}'
-            )
-        inds = ((labels >= 0) & (labels < num_classes)).nonzero().squeeze(1)
-        self._waiting = _Classified(
+        fits = (num_classes, num_classes + 1)
+        if labels.ndim != 1 or any(block.ndim != 2 or block.size(1) not in fits for block in blocks):
+            shapes = ', '.join(str(tuple(block.shape)) for block in blocks)
+            raise NotMeasurable(f'loss_cls gets scores of shape {shapes} and labels of shape {tuple(labels.shape)}')
+        inds = positive_inds(labels, num_classes)
+        classified = _Classified(
             num=len(labels),
             inds=inds,
-            logits=cls_score[inds].float(),
+            logits=take(blocks, inds).float(),
             labels=labels[inds],
             iou=None if iou is None else iou[inds].float(),
             counts=_above_0(weight, inds),
         )
+        self._waiting = classified if self._waiting is None else self._waiting.followed_by(classified)
 
     def _take_bbox(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, *_: Any, **__: Any) -> None:
         waiting, self._waiting = self._waiting, None
@@ -237,9 +246,18 @@ class PositivesRecorder:
             iou = _box_iou(head, pred, target)
         self._parts.append(Positives(prob.gather(1, own).squeeze(1), iou, torch.exp(-loc_loss), torch.exp(-cls_loss)))
 
-    def _take_joint(self, cls_loss: Tensor, bbox_loss: Tensor, iou: Tensor, score: Tensor, *_: Any, **__: Any) -> None:
+    def _take_joint(
+        self,
+        cls_loss: Tensor,
+        bbox_loss: Tensor,
+        iou: Tensor,
+        score: Tensor,
+        prob: Tensor,
+        keep: Tensor | None = None,
+    ) -> None:
         factors = self.head.loss_joint.factors(cls_loss, bbox_loss, iou, score)
-        self._parts.append(Positives(*(values.detach().float() for values in (score, iou, *factors))))
+        rows = slice(None) if keep is None else keep
+        self._parts.append(Positives(*(values[rows].detach().float() for values in (score, iou, *factors))))
 
 
 def _plain(loss: Any) -> Any:

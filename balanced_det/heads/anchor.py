@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmdet.models.dense_heads import AnchorHead, RPNHead
 from mmengine.structures import InstanceData
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from balanced_det.heads.base import MatchedLossMixin, visible_instances
 from balanced_det.heads.checks import check_sigmoid_spelled_out
-from balanced_det.matched import MatchedSamples, group_samples
+from balanced_det.matched import MatchedSamples, SampleGroup, group_samples
 
 
 class AnchorLossMixin(MatchedLossMixin):
@@ -24,6 +24,7 @@ class AnchorLossMixin(MatchedLossMixin):
     SEAM: ClassVar = dict(loss_by_feat=(AnchorHead, RPNHead), loss_by_feat_single=(AnchorHead,))
 
     cls_out_channels: int  # the host's
+    _counts: list[int]
 
     def check_losses(self) -> None:
         """The loss blocks must fit the head, and a sigmoid loss must say so in its block."""
@@ -50,6 +51,12 @@ class AnchorLossMixin(MatchedLossMixin):
         losses = self.loss_by_matched(self.group(collected[name_cls]))
         named = {name_cls: losses.pop('loss_cls'), name_bbox: losses.pop('loss_bbox')}
         return {**named, **losses, 'gt_left_out': left_out}
+
+    def get_targets(self, *args: Any, **kwargs: Any) -> tuple:
+        """As the host's; keeps how many positives each image has, which the samplers know and a GPU would count."""
+        *targets, results = super().get_targets(*args, return_sampling_results=True, **kwargs)  # type: ignore[misc]
+        self._counts = [len(result.pos_inds) for result in results]
+        return tuple(targets)
 
     def loss_by_feat_single(
         self,
@@ -80,6 +87,6 @@ class AnchorLossMixin(MatchedLossMixin):
         )
         return samples, None
 
-    def group(self, collected: list[MatchedSamples]) -> list[MatchedSamples]:
-        """Flat sets over which ``loss_cls`` normalises, from what :meth:`loss_by_feat_single` returned."""
-        return group_samples(collected, self.scope)
+    def group(self, collected: list[Any]) -> list[SampleGroup]:
+        """Samples over which ``loss_cls`` normalises, from what :meth:`loss_by_feat_single` returned."""
+        return group_samples(collected, self.scope, self.num_classes, self._counts)

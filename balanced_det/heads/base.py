@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from balanced_det.boxes import decoded_iou, visible_boxes
 from balanced_det.heads.checks import check_decoded_boxes, check_regression_targets
-from balanced_det.matched import MatchedSamples
+from balanced_det.matched import MatchedSamples, SampleGroup
 
 
 class MatchedLossMixin:
@@ -58,17 +58,31 @@ class MatchedLossMixin:
         check_decoded_boxes(self)
         check_regression_targets(self)
 
-    def loss_by_matched(self, groups: list[MatchedSamples], reduction_override: str | None = None) -> dict[str, Tensor]:
+    def loss_by_matched(self, groups: list[SampleGroup], reduction_override: str | None = None) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
-            groups: Flat sets of samples; a loss that normalises over samples does so over each set.
+            groups: The samples; a loss that normalises over samples does so over each group.
             reduction_override: 'none', 'mean' or 'sum' in place of the losses' own.
 
         Returns:
             'loss_cls' and 'loss_bbox', scalars unless the reduction is 'none'.
         """
         raise NotImplementedError
+
+    def stock_cls_loss(self, group: SampleGroup, avg_factor: float, reduction_override: str | None = None) -> Tensor:
+        """``loss_cls`` of a group, one call for each block, as a stock head calls it."""
+        losses = [
+            self.loss_cls(
+                block.cls_score,
+                block.labels,
+                block.label_weights,
+                avg_factor=avg_factor,
+                reduction_override=reduction_override,
+            )
+            for block in group.blocks
+        ]
+        return torch.cat(losses) if reduction_override == 'none' else torch.stack(losses).sum()
 
     def matched_iou(self, samples: MatchedSamples) -> Tensor:
         """IoU of the regressed boxes with their targets, of a flat set of positives.

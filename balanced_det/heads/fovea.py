@@ -50,7 +50,8 @@ class FoveaLossMixin(MatchedLossMixin):
         """
         seen, left_out = visible_instances(batch_gt_instances, batch_img_metas)
         levels = self._levels(cls_scores, bbox_preds, seen)
-        return dict(self.loss_by_matched(group_samples(levels, self.scope)), gt_left_out=left_out)
+        groups = group_samples(levels, self.scope, self.num_classes)
+        return dict(self.loss_by_matched(groups), gt_left_out=left_out)
 
     def matched_iou(self, samples: MatchedSamples) -> Tensor:
         """IoU of the regressed boxes with their targets, of a flat set of positives; shape (n,).

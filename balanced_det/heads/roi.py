@@ -11,7 +11,7 @@ from torch import Tensor
 
 from balanced_det.heads.base import MatchedLossMixin
 from balanced_det.heads.checks import LossMismatchError, check_softmax
-from balanced_det.matched import MatchedSamples
+from balanced_det.matched import MatchedSamples, SampleGroup
 
 
 class RoILossMixin(MatchedLossMixin):
@@ -69,7 +69,7 @@ class RoILossMixin(MatchedLossMixin):
             cls_avg_factor=max(float((label_weights > 0).sum()), 1.0),
             bbox_avg_factor=float(len(bbox_targets)),
         )
-        losses = self.loss_by_matched([samples], reduction_override)
+        losses = self.loss_by_matched([SampleGroup([samples], self.num_classes)], reduction_override)
         return dict(losses, acc=accuracy(cls_score, labels))
 
 

@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
+from balanced_det.blocks import positive_inds
 from balanced_det.heads.anchor import AnchorLossMixin
 from balanced_det.heads.checks import (
     LossMismatchError,
@@ -20,7 +21,7 @@ from balanced_det.heads.checks import (
     check_regression_targets,
     check_softmax,
 )
-from balanced_det.matched import MatchedSamples, concatenate_samples
+from balanced_det.matched import MatchedSamples, SampleGroup, merge_groups
 
 
 @MODELS.register_module()
@@ -67,8 +68,8 @@ class ConfigurableSSDHead(SSDHead):
 
     def loss_by_feat_single(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Losses of one image; arguments as ``SSDHead.loss_by_feat_single``."""
-        samples = self.mined_samples(*args, **kwargs)
-        positives = samples.select(samples.positives(self.num_classes))
+        group = self.mined_samples(*args, **kwargs)
+        (samples,), positives = group.blocks, group.positives
         regressed = positives.bbox_pred
         if self.reg_decoded_bbox:
             regressed = get_box_tensor(self.bbox_coder.decode(positives.priors, regressed))
@@ -90,7 +91,7 @@ class ConfigurableSSDHead(SSDHead):
         bbox_targets: Tensor,
         bbox_weights: Tensor,
         avg_factor: float,
-    ) -> MatchedSamples:
+    ) -> SampleGroup:
         """Positives and hard negatives of one image; arguments as ``SSDHead.loss_by_feat_single``."""
         samples = MatchedSamples(
             cls_score=cls_score,
@@ -132,12 +133,12 @@ class SSDLossMixin(AnchorLossMixin):
         """Mined samples of one image; arguments as ``SSDHead.loss_by_feat_single``."""
         return self.mined_samples(*args, **kwargs), None
 
-    def group(self, collected: list[MatchedSamples]) -> list[MatchedSamples]:
+    def group(self, collected: list[Any]) -> list[SampleGroup]:
         """The images apart or together."""
-        return collected if self.scope == 'image' else [concatenate_samples(collected)]
+        return collected if self.scope == 'image' else [merge_groups(collected)]
 
 
-def mine_hard_negatives(samples: MatchedSamples, num_classes: int, ratio: float) -> MatchedSamples:
+def mine_hard_negatives(samples: MatchedSamples, num_classes: int, ratio: float) -> SampleGroup:
     """Positives, and the negatives of the largest weighted cross-entropy (Liu et al. 2016, section 2.2).
 
     Args:
@@ -146,11 +147,11 @@ def mine_hard_negatives(samples: MatchedSamples, num_classes: int, ratio: float)
         ratio: Negatives for each positive.
 
     Returns:
-        The chosen samples, positives first.
+        The chosen samples.
     """
-    positives = samples.positives(num_classes)
+    positives = positive_inds(samples.labels, num_classes)
     negatives = (samples.labels == num_classes).nonzero().squeeze(1)
     with torch.no_grad():
         loss = F.cross_entropy(samples.cls_score.float(), samples.labels, reduction='none') * samples.label_weights
     hardest = loss[negatives].topk(min(int(ratio * len(positives)), len(negatives))).indices
-    return samples.select(torch.cat([positives, negatives[hardest]]))
+    return SampleGroup([samples.select(torch.cat([positives, negatives[hardest]]))], num_classes, len(positives))

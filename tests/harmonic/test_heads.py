@@ -36,6 +36,7 @@ from reference import harmonic as reference
 from reference import iou_balanced as stock_reference
 
 import harmonic  # noqa: F401  registers the heads
+from balanced_det.blocks import positive_inds
 from balanced_det.heads import check_heads
 
 OFF = dict(type='HarmonicDetLoss', harmonic=False, hiou=False, tc=False)
@@ -98,7 +99,7 @@ def test_retina_head_equals_naive_loops(cls_factor):
     head = retina(cls_factor=cls_factor)
     (samples,) = collect_groups(head, instances())
     logits, labels = samples.cls_score.double().tolist(), samples.labels.tolist()
-    positives = samples.positives(C).tolist()
+    positives = positive_inds(samples.labels, C).tolist()
     preds, targets = (rows[positives].double().tolist() for rows in (samples.bbox_pred, samples.bbox_targets))
     ious = [reference_boxes.delta_iou(*row, (1.0,) * 4) for row in zip(preds, targets)]
     ce = [stock_reference.focal_entry(logits[i][labels[i]], True) for i in positives]
@@ -124,7 +125,7 @@ def test_ssd_head_equals_naive_loops():
     head = ssd()
     (samples,) = collect_groups(head, instances())
     logits, labels = samples.cls_score.double().tolist(), samples.labels.tolist()
-    positives = samples.positives(C).tolist()
+    positives = positive_inds(samples.labels, C).tolist()
     assert len(labels) == 4 * len(positives)  # mined 3 : 1
     preds, targets = (rows[positives].double().tolist() for rows in (samples.bbox_pred, samples.bbox_targets))
     ious = [reference_boxes.delta_iou(*row, SSD_STDS['target_stds']) for row in zip(preds, targets)]
@@ -302,7 +303,7 @@ def test_one_positive(head, gts):
     head = head()
     (samples,) = collect_groups(head, gts)
     if head.train_cfg.get('neg_pos_ratio'):
-        assert len(samples.positives(C)) == 1
+        assert len(positive_inds(samples.labels, C)) == 1
     losses, grads = dense_losses(head, gts)
     assert all(value.isfinite() and value >= 0 for value in losses.values())
     assert losses['loss_bbox'] > 0

@@ -150,10 +150,12 @@ class TestHarmonicDetLoss:
         with pytest.raises(ValueError, match=message):
             MODELS.build(dict(type='HarmonicDetLoss', **arguments))
 
-    def test_probabilities_that_are_none(self):
-        given = positives()
-        with pytest.raises(ValueError, match=r'a sum of 1\.5'):
-            HarmonicDetLoss()(**dict(given, prob=given['prob'] * 1.5))
+    def test_terms_of_samples_that_do_not_count_are_zeros(self):
+        given, keep = positives(n=4), torch.tensor([True, False, True, True])
+        every, some = HarmonicDetLoss()(**given), HarmonicDetLoss()(**given, keep=keep)
+        assert all(term[1] > 0 for term in every[:2])
+        for term, kept in zip(every, some):
+            torch.testing.assert_close(kept, term * keep)
 
 
 class TestClassProbabilities:

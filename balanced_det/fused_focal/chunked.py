@@ -1,0 +1,118 @@
+"""The pass over the negatives in torch: chunk by chunk, so that what is computed of a chunk stays in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Entries of a chunk. On a CPU the buffers of a chunk, half a megabyte each, fit the cache, and are large enough for
+# torch to divide an operation among threads; a GPU wants few launches.
+CPU_CHUNK, GPU_CHUNK = 2**17, 2**22
+
+
+def negative_sum(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    *,
+    gamma: float,
+    factor: float | Tensor,
+    grad: Tensor | None = None,
+) -> Tensor:
+    r"""Sum of the focal loss of all entries but the positive ones.
+
+    .. math:: factor \sum_{c \ne y_i} w_i \, p_{ic}^\gamma \, (-\log(1 - p_{ic})), \quad p = \sigma(x)
+
+    Args:
+        logits: Shape (n, C). Half precision is computed in float32.
+        labels: Shape (n,); the entry (i, y_i) is left out where y_i is in [0, C).
+        weight: Shape (n,), or None.
+        gamma: Focusing exponent, at least 0.
+        factor: Factor of the sum, a number or a scalar.
+        grad: Shape (n, C), is filled with the gradient by the logits. None: no gradient.
+
+    Returns:
+        A scalar, float64.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    total = logits.new_zeros((), dtype=torch.float64)
+    buffers = logits.new_empty(3, min(_rows(logits), len(logits)), logits.size(1), dtype=dtype)
+    for chunk in _chunks(logits, labels, weight, grad):
+        own = buffers[:, : len(chunk.logits)]
+        total += _chunk_sum(chunk, own, gamma)
+        if chunk.grad is not None:
+            _fill_gradient(chunk, chunk.grad, own, gamma, factor)
+    return total * factor
+
+
+def negative_gradient(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, *, gamma: float, factor: float | Tensor, out: Tensor
+) -> None:
+    """Fill ``out`` with the gradient of :func:`negative_sum` by the logits; arguments as there."""
+    negative_sum(logits, labels, weight, gamma=gamma, factor=factor, grad=out)
+
+
+class _Chunk(NamedTuple):
+    """Some rows; ``rows`` and ``classes`` are the positive entries among them."""
+
+    logits: Tensor
+    weight: Tensor | None
+    rows: Tensor
+    classes: Tensor
+    grad: Tensor | None
+
+
+def _rows(logits: Tensor) -> int:
+    """Number of rows in a chunk."""
+    entries = CPU_CHUNK if logits.device.type == 'cpu' else GPU_CHUNK
+    return max(1, entries // max(1, logits.size(1)))
+
+
+def _chunks(logits: Tensor, labels: Tensor, weight: Tensor | None, grad: Tensor | None) -> Iterator[_Chunk]:
+    if not logits.numel():
+        return
+    num_rows = _rows(logits)
+    inds = ((labels >= 0) & (labels < logits.size(1))).nonzero().squeeze(1)
+    pieces = logits.split(num_rows)
+    starts = torch.arange(len(pieces) + 1, device=inds.device) * num_rows
+    cuts = torch.searchsorted(inds, starts).tolist()
+    weights = [None] * len(pieces) if weight is None else _unless_ones(weight, num_rows)
+    grads = [None] * len(pieces) if grad is None else grad.split(num_rows)
+    for number, piece in enumerate(pieces):
+        own = inds[cuts[number] : cuts[number + 1]]
+        yield _Chunk(piece, weights[number], own - number * num_rows, labels[own], grads[number])
+
+
+def _unless_ones(weight: Tensor, num_rows: int) -> list[Tensor | None]:
+    """Weights of each chunk, (rows, 1); None where all are 1, which spares the multiplication."""
+    padded = F.pad(weight != 1, (0, -len(weight) % num_rows))
+    needed = padded.view(-1, num_rows).any(dim=1).tolist()
+    return [piece[:, None] if need else None for piece, need in zip(weight.split(num_rows), needed)]
+
+
+def _chunk_sum(chunk: _Chunk, buffers: Tensor, gamma: float) -> Tensor:
+    r"""Sum of :math:`w p^\gamma s`, s = softplus(x); leaves p, the loss and :math:`w p^\gamma` in the buffers."""
+    prob, loss, focus = buffers
+    logits = chunk.logits.to(prob.dtype)
+    torch.sigmoid(logits, out=prob)
+    torch.pow(prob, gamma, out=focus)
+    if chunk.weight is not None:
+        focus.mul_(chunk.weight)
+    torch.mul(F.softplus(logits), focus, out=loss)
+    if len(chunk.rows):
+        loss[chunk.rows, chunk.classes] = 0
+    return loss.sum()
+
+
+def _fill_gradient(chunk: _Chunk, grad: Tensor, buffers: Tensor, gamma: float, factor: float | Tensor) -> None:
+    r"""Gradient :math:`w p^\gamma (\gamma (1 - p) s + p)` from what :func:`_chunk_sum` left; uses the buffers up."""
+    prob, loss, focus = buffers
+    focus.mul_(prob).add_(loss, alpha=gamma)
+    focus.sub_(loss.mul_(prob), alpha=gamma)
+    torch.mul(focus, factor, out=grad)
+    if len(chunk.rows):
+        grad[chunk.rows, chunk.classes] = 0
