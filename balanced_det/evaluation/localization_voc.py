@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
-from mmdet.datasets.api_wrappers import COCOeval, COCOevalMP
 from mmdet.registry import METRICS
 from mmengine.logging import print_log
 
@@ -15,38 +14,6 @@ from balanced_det.evaluation.localization import LocalizationCocoMetric
 
 #: COCO's thresholds, as literals: ``np.linspace`` makes 0.8999999999999999 of 0.9.
 IOU_THRS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-
-
-class _PlainIoU:
-    """Turns COCO's crowd into VOC's ``difficult``: ignored, however often it is found, with ordinary IoU.
-
-    For a crowd box pycocotools divides the intersection by the area of the *detection*, so any detection
-    inside it is forgiven. For a ``difficult`` object only a detection that fits it is. ``COCOeval`` reads the
-    flag ``iscrowd`` in two places: to choose that ratio (here, where it is hidden) and to let several
-    detections match one box (where it stays).
-    """
-
-    def computeIoU(self, imgId: Any, catId: Any) -> Any:
-        """IoU of the detections and the ground truth of one image and category."""
-        categories = [catId] if self.params.useCats else self.params.catIds  # type: ignore[attr-defined]
-        boxes = [box for category in categories for box in self._gts[imgId, category]]  # type: ignore[attr-defined]
-        flags = [box['iscrowd'] for box in boxes]
-        for box in boxes:
-            box['iscrowd'] = 0
-        try:
-            return super().computeIoU(imgId, catId)  # type: ignore[misc]
-        finally:
-            for box, flag in zip(boxes, flags):
-                box['iscrowd'] = flag
-
-
-# On module level, because COCOevalMP pickles itself.
-class _VOCeval(_PlainIoU, COCOeval):
-    pass
-
-
-class _VOCevalMP(_PlainIoU, COCOevalMP):
-    pass
 
 
 @METRICS.register_module()
@@ -77,10 +44,7 @@ class LocalizationVOCMetric(LocalizationCocoMetric):
     """
 
     default_prefix = 'pascal_voc'
-    evaluators: ClassVar[dict[str, Callable[..., COCOeval]]] = {
-        'COCOeval': _VOCeval,
-        'COCOevalMP': _VOCevalMP,
-    }
+    plain_iou = True
 
     def __init__(self, **kwargs: Any) -> None:
         ann_file = kwargs.pop('ann_file', None)

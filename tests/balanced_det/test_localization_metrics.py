@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from balanced_det.evaluation import LocalizationCocoMetric, precision_at
+from balanced_det.evaluation.backends import evaluators
 from balanced_det.evaluation.localization_voc import IOU_THRS
 
 
@@ -58,10 +59,10 @@ def pycoco(published) -> COCOeval:
     return run
 
 
-def test_published_numbers(published):
+def test_published_numbers(published, backend):
     """val2014_fake_eval_res.txt of cocoapi: AP 0.505 / 0.697 / 0.573, S/M/L 0.586 / 0.519 / 0.501."""
     ann_file, _, samples, classes = published
-    report = evaluate(LocalizationCocoMetric(ann_file), samples, classes)
+    report = evaluate(LocalizationCocoMetric(ann_file, backend=backend), samples, classes)
     assert [report[f'coco/bbox_{item}'] for item in MMDET_ITEMS] == [0.505, 0.697, 0.573, 0.586, 0.519, 0.501]
 
 
@@ -78,6 +79,18 @@ def test_extra_thresholds_are_pycocotools_precision(published, pycoco):
     means = [precision_at(pycoco, thr) for thr in IOU_THRS]
     assert np.mean(means) == pytest.approx(pycoco.stats[0], abs=1e-12)
     assert precision_at(pycoco, 0.5) == pytest.approx(pycoco.stats[1], abs=1e-12)
+
+
+def test_faster_coco_eval_gives_the_same_unrounded(published, pycoco):
+    """Every precision, recall and mean of the published results."""
+    pytest.importorskip('faster_coco_eval')
+    run = evaluators('faster_coco_eval')['COCOeval'](pycoco.cocoGt, pycoco.cocoDt, 'bbox')
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    for key in ('precision', 'recall', 'scores'):
+        np.testing.assert_allclose(run.eval[key], pycoco.eval[key], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(run.stats, pycoco.stats, rtol=0, atol=1e-12)
 
 
 def test_mmdets_own_numbers_are_untouched(published):
