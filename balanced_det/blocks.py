@@ -59,12 +59,15 @@ def positive_inds(labels: Tensor, num_classes: int, count: int | None = None) ->
     Args:
         labels: Shape (n,), class index; what is not in [0, num_classes) is no positive.
         num_classes: Number of classes, the label of the background.
-        count: How many there are, if it is known; a GPU need not be asked for it then, which the host waits for.
+        count: How many there are, if that is known: then the host need not wait until a GPU has counted them.
 
     Returns:
         Shape (P,).
     """
     positive = (labels >= 0) & (labels < num_classes)
-    if count is None or not labels.is_cuda:
-        return positive.nonzero().squeeze(1)
-    return positive.byte().topk(count).indices.sort().values
+    if count is not None:
+        try:
+            return torch.nonzero_static(positive, size=count).squeeze(1)
+        except (AttributeError, NotImplementedError):  # an older torch, on GPUs below 2.7
+            pass
+    return positive.nonzero().squeeze(1)

@@ -150,8 +150,9 @@ def mine_hard_negatives(samples: MatchedSamples, num_classes: int, ratio: float)
         The chosen samples.
     """
     positives = positive_inds(samples.labels, num_classes)
-    negatives = (samples.labels == num_classes).nonzero().squeeze(1)
     with torch.no_grad():
         loss = F.cross_entropy(samples.cls_score.float(), samples.labels, reduction='none') * samples.label_weights
-    hardest = loss[negatives].topk(min(int(ratio * len(positives)), len(negatives))).indices
-    return SampleGroup([samples.select(torch.cat([positives, negatives[hardest]]))], num_classes, len(positives))
+        loss[positives] = -1.0  # behind all negatives, whatever their weight
+    num_negatives = min(int(ratio * len(positives)), len(loss) - len(positives))
+    chosen = torch.cat([positives, loss.topk(num_negatives).indices])
+    return SampleGroup([samples.select(chosen)], num_classes, len(positives))
