@@ -68,9 +68,9 @@ def delta_iou(pred: Tensor, target: Tensor, *, stds: Sequence[float] = UNIT_STDS
     _check_rows(pred, target)
     with torch.autocast(device_type=pred.device.type, enabled=False):
         pred, target = _at_least_float32(pred), _at_least_float32(target)
-        anchor = pred.new_tensor([-0.5, -0.5, 0.5, 0.5]).expand(len(pred), 4)
-        boxes = (delta2bbox(anchor, deltas, stds=tuple(stds)) for deltas in (pred, target))
-        iou = bbox_overlaps(*boxes, is_aligned=True)
+        anchor = pred.new_tensor([-0.5, -0.5, 0.5, 0.5]).expand(2 * len(pred), 4)
+        boxes = delta2bbox(anchor, torch.cat([pred, target]), stds=tuple(stds))
+        iou = bbox_overlaps(boxes[: len(pred)], boxes[len(pred) :], is_aligned=True)
         return iou.masked_fill(~finite_rows(pred, target), torch.nan)
 
 
@@ -116,8 +116,11 @@ def decoded_iou(coder: BaseBBoxCoder, priors: Tensor, pred: Tensor, target: Tens
     """
     with torch.autocast(device_type=pred.device.type, enabled=False):
         priors, pred, target = (_at_least_float32(rows) for rows in (priors, pred, target))
-        boxes = get_box_tensor(coder.decode(priors, pred))
-        target_boxes = target if decoded else get_box_tensor(coder.decode(priors, target))
+        if decoded:
+            boxes, target_boxes = get_box_tensor(coder.decode(priors, pred)), target
+        else:  # one call for both: of a few boxes, each operation costs more than its numbers
+            both = get_box_tensor(coder.decode(torch.cat([priors, priors]), torch.cat([pred, target])))
+            boxes, target_boxes = both[: len(pred)], both[len(pred) :]
         return aligned_iou(boxes, target_boxes).masked_fill(~finite_rows(pred, target), torch.nan)
 
 

@@ -170,10 +170,9 @@ def group_samples(
 
 
 def merge_groups(groups: Sequence[SampleGroup]) -> SampleGroup:
-    """One group of the samples of several."""
+    """One group of the samples of several, in one block: for few samples, as mining leaves them."""
+    blocks = [block for group in groups for block in group.blocks]
+    tensors: dict[str, Any] = {name: concatenated([getattr(block, name) for block in blocks]) for name in TENSORS}
     counts = [group.num_pos for group in groups if group.num_pos is not None]
-    return replace(
-        groups[0],
-        blocks=[block for group in groups for block in group.blocks],
-        num_pos=sum(counts) if len(counts) == len(groups) else None,
-    )
+    num_pos = sum(counts) if len(counts) == len(groups) else None
+    return SampleGroup([replace(blocks[0], **tensors)], groups[0].num_classes, num_pos)

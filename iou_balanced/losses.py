@@ -103,9 +103,7 @@ class IoUBalancedClassification:
         reduce: Reduce,
     ) -> Tensor:
         """The stock loss and what the balance adds."""
-        cls_score = concatenated(blocks)
-        # Half precision loses the small weights in the difference to the stock loss, and overflows.
-        cls_score = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
+        cls_score = _in_float32(concatenated(blocks))
         stock = super().forward(  # type: ignore[misc]
             cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
         )
@@ -114,10 +112,9 @@ class IoUBalancedClassification:
         # mmdet's binary cross-entropy of float64 logits is float32
         added = (self.loss_weight * (balance - 1) * loss).to(stock.dtype)
         if reduction == 'none':
-            entry = (inds, labels[inds]) if stock.ndim == 2 else (inds,)
-            return stock.index_put(entry, added, accumulate=True)
+            return stock.index_put((inds, labels[inds]), added, accumulate=True)
         if reduction == 'mean' and avg_factor is None:  # the stock mean runs over all entries, not the positives
-            return stock + added.sum() / (cls_score.numel() if self.use_sigmoid else len(cls_score))
+            return stock + added.sum() / cls_score.numel()
         return stock + weight_reduce_loss(added, reduction=reduction, avg_factor=avg_factor)
 
     def _balanced(self, loss: Tensor, iou: Tensor, weight: Tensor | None, reduce: Reduce) -> tuple[Tensor, Tensor]:
@@ -243,6 +240,30 @@ class IoUBalancedCrossEntropyLoss(IoUBalancedClassification, CrossEntropyLoss):
     ) -> None:
         super().__init__(use_sigmoid=use_sigmoid, reduction=reduction, loss_weight=loss_weight)
         self._set_balance(eta, scope, sync)
+
+    def _loss(
+        self,
+        blocks: Sequence[Tensor],
+        labels: Tensor,
+        iou: Tensor,
+        inds: Tensor,
+        weight: Tensor | None,
+        avg_factor: float | None,
+        reduction: str,
+        reduce: Reduce,
+    ) -> Tensor:
+        """A softmax loss has one value for each sample, so the balance is a weight of the sample."""
+        if self.use_sigmoid:
+            return super()._loss(blocks, labels, iou, inds, weight, avg_factor, reduction, reduce)
+        cls_score = _in_float32(concatenated(blocks))
+        weight = cls_score.new_ones(len(cls_score)) if weight is None else weight.to(cls_score.dtype)
+        with torch.no_grad():
+            loss = self.positive_loss(cls_score[inds], labels[inds])
+            _, balance = self._balanced(loss, iou[inds], weight[inds], reduce)
+        weight = weight.index_put((inds,), weight[inds] * balance)
+        return CrossEntropyLoss.forward(
+            self, cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
+        )
 
     def positive_loss(self, cls_score: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy -log p of the ground-truth class; (P, C), (P,) -> (P,)."""
@@ -410,6 +431,11 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
             if iou is None:
                 iou = delta_iou(pred.detach(), target, stds=self.target_stds)
             return loss, iou.detach().to(loss.dtype)
+
+
+def _in_float32(cls_score: Tensor) -> Tensor:
+    """At least: half precision loses the small weights in the difference to the stock loss, and overflows."""
+    return cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
 
 
 def _exponent(name: str, value: float, key: str) -> float:

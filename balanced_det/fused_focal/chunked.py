@@ -56,6 +56,12 @@ def negative_gradient(
     negative_sum(logits, labels, weight, gamma=gamma, factor=factor, grad=out)
 
 
+def scale_(values: Tensor, factor: Tensor) -> None:
+    """Multiply by a scalar in place, which mostly is 1."""
+    if factor != 1:
+        values.mul_(factor)
+
+
 class _Chunk(NamedTuple):
     """Some rows; ``rows`` and ``classes`` are the positive entries among them."""
 

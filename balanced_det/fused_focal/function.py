@@ -29,9 +29,9 @@ def focal_negatives(
 
     .. math:: (1 - \alpha) \, scale \sum_{c \ne y_i} w_i \, p_{ic}^\gamma \, (-\log(1 - p_{ic})), \quad p = \sigma(x)
 
-    Neither a one-hot target nor a map of the losses is made: one pass reads the logits and sums the loss, one writes
-    the gradient, and on the CPU both are one. The loss of the positives is the caller's to compute, from the second
-    result.
+    Neither a one-hot target nor a map of the losses is made: one pass over the logits sums the loss and writes the
+    gradient. (Of half precision a second pass does, in the backward pass.) The loss of the positives is the caller's to
+    compute, from the second result.
 
     Args:
         cls_scores: Blocks of logits, shapes (n_k, C), that follow one another, n rows in all. Half precision is
@@ -94,9 +94,9 @@ class _FocalNegatives(torch.autograd.Function):
         ctx.targets, ctx.grads = targets, None
         ctx.save_for_backward(*blocks)
         outs: list[Tensor | None] = [None] * len(blocks)
-        # The gradient costs little while a chunk is in the cache. In half precision it waits for the factor that comes
-        # with the backward pass: a gradient scaler's keeps it from vanishing.
-        if wants_grad and backend is chunked and blocks[0].dtype == dtype:
+        # The gradient costs little beside the loss. In half precision it waits for the factor that comes with the
+        # backward pass: a gradient scaler's keeps it from vanishing.
+        if wants_grad and blocks[0].dtype == dtype:
             ctx.grads = outs = [torch.empty_like(block) for block in blocks]
         sums = [
             backend.negative_sum(*block, gamma=targets.gamma, factor=targets.factor, grad=out)
@@ -112,14 +112,16 @@ class _FocalNegatives(torch.autograd.Function):
                 'loss_joint in a Harmonic head), or do without create_graph=True'
             )
         targets, blocks = ctx.targets, ctx.saved_tensors
+        backend = _backend(blocks)
         grads, ctx.grads = ctx.grads, None
         if grads is None:  # also in a second pass over a graph that was retained
             grads = [torch.empty_like(block) for block in blocks]
             factor = targets.factor * grad_sum
             for block, grad in zip(targets.split(blocks), grads):
-                _backend(blocks).negative_gradient(*block, gamma=targets.gamma, factor=factor, out=grad)
-        elif grad_sum != 1:
-            grads = [grad.mul_(grad_sum) for grad in grads]
+                backend.negative_gradient(*block, gamma=targets.gamma, factor=factor, out=grad)
+        else:
+            for grad in grads:
+                backend.scale_(grad, grad_sum)
         _add_to_entries(grads, targets, grad_entries)
         return (None, None, *grads)
 

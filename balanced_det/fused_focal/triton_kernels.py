@@ -66,6 +66,16 @@ def negative_gradient(
     _launch(logits, labels, weight, gamma, factor, sums=None, grad=out)
 
 
+def scale_(values: Tensor, factor: Tensor) -> None:
+    """Multiply by a scalar in place; where that is 1, as it mostly is, nothing is read, and the host does not ask."""
+    if not values.numel():
+        return
+    from balanced_det.fused_focal.triton_jit import scale_block
+
+    with torch.cuda.device_of(values):
+        scale_block[(-(-values.numel() // BLOCK),)](values, factor.contiguous(), values.numel(), BLOCK=BLOCK)
+
+
 def _compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
 
@@ -83,7 +93,7 @@ def _launch(
     _check(logits, labels, weight, grad)
     if not logits.numel():
         return
-    from balanced_det.fused_focal.triton_jit import negative_block
+    from balanced_det.fused_focal.triton_jit import OPTIONS, negative_block
 
     scale = None
     if grad is not None:
@@ -104,7 +114,7 @@ def _launch(
             BLOCK=BLOCK,
             GROUP=math.gcd(num_classes, MAX_GROUP),
             num_warps=NUM_WARPS,
-            enable_fp_fusion=True,
+            **OPTIONS,
         )
 
 

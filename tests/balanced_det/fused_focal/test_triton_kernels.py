@@ -9,8 +9,10 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.utils import digit_version
 
-from balanced_det.fused_focal import triton_kernels
+from balanced_det.blocks import positive_inds
+from balanced_det.fused_focal import focal_negatives, function, triton_kernels
 
 # Triton looks at it while kernels are defined, its own too: whoever wants another choice needs another process.
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
@@ -132,6 +134,37 @@ def test_no_rows(device):
     triton_kernels.negative_gradient(logits, labels, weight, gamma=2, factor=0.75, out=logits)
 
 
+@pytest.mark.parametrize('factor', [1.0, 0.3])
+def test_scaling_in_place(device, factor):
+    values = torch.randn(41, 31, device=device)
+    expected = values * factor
+    triton_kernels.scale_(values, torch.tensor(factor, device=device))
+    assert torch.equal(values, expected)
+    triton_kernels.scale_(values[:0], torch.tensor(factor, device=device))
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('factor', [1.0, 3.0])
+def test_the_differentiable_function(device, monkeypatch, dtype, factor):
+    monkeypatch.setattr(function, '_backend', lambda blocks: triton_kernels)  # in the interpreter too
+    logits, labels, weight = made(60, 20, dtype, device)
+    inds = positive_inds(labels, 20)
+    blocks = [logits[:25].clone().requires_grad_(), logits[25:].clone().requires_grad_()]
+    total, entries = focal_negatives(blocks, labels, inds, weight)
+    assert torch.equal(entries, logits[inds, labels[inds]].to(entries.dtype))
+    (factor * total + entries.sum()).backward(retain_graph=True)
+    once = [block.grad.clone() for block in blocks]
+    (factor * total + entries.sum()).backward()  # by another way: the first pass has used its gradient up
+    value, grad = reference(logits, labels, weight, 2.0, 0.75)
+    expected = (factor * grad).index_put((inds, labels[inds]), torch.ones(len(inds), dtype=grad.dtype, device=device))
+    torch.testing.assert_close(total.double(), value, rtol=TOLERANCE.get(dtype, 1e-6), atol=0)
+    atol = 1e-6 * expected.abs().max().item()
+    for mine, twice in ((once, 1), ([block.grad for block in blocks], 2)):
+        torch.testing.assert_close(
+            torch.cat(mine).double(), twice * expected, rtol=2 * ROUNDING.get(dtype, 0), atol=atol
+        )
+
+
 def test_more_entries_than_32_bits_count(device):
     if device != 'cuda' or torch.cuda.mem_get_info()[0] < 12 * 2**30:
         pytest.skip('needs a GPU with 12 GiB of free memory')
@@ -165,8 +198,11 @@ def test_refused_tensors():
 
 @pytest.mark.skipif(INTERPRETED, reason='this is the interpreter')
 def test_in_the_interpreter(repo_root):
-    if not triton_kernels.available():
-        pytest.skip('Triton is not installed: pip install triton')
+    triton = pytest.importorskip('triton', reason='Triton is not installed: pip install triton')
+    if digit_version(triton.__version__) < digit_version('3.2'):
+        pytest.skip(
+            f"the interpreter of Triton {triton.__version__} does not run the kernel: pip install 'triton>=3.2'"
+        )
     variables = dict(os.environ, TRITON_INTERPRET='1', PYTEST_ADDOPTS='')
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', '-p', 'no:cacheprovider', __file__]
     done = subprocess.run(command, cwd=repo_root, env=variables, capture_output=True, text=True)
