@@ -121,12 +121,14 @@ def decoded_iou(coder: BaseBBoxCoder, priors: Tensor, pred: Tensor, target: Tens
         else:  # one call for both: of a few boxes, each operation costs more than its numbers
             both = get_box_tensor(coder.decode(torch.cat([priors, priors]), torch.cat([pred, target])))
             boxes, target_boxes = both[: len(pred)], both[len(pred) :]
-        return aligned_iou(boxes, target_boxes).masked_fill(~finite_rows(pred, target), torch.nan)
+        # A coder may bound what is not finite, so it is the encoding that tells.
+        iou = bbox_overlaps(boxes, target_boxes, is_aligned=True)
+        return iou.masked_fill(~finite_rows(pred, target), torch.nan)
 
 
 def finite_rows(*tensors: Tensor) -> Tensor:
     """Whether all entries of a row are finite in each of the given (n, k) tensors; shape (n,), bool."""
-    return torch.stack([rows.isfinite().all(dim=1) for rows in tensors]).all(dim=0)
+    return torch.cat(tensors, dim=1).isfinite().all(dim=1)
 
 
 def visible_boxes(boxes: Tensor, img_shape: Sequence[int]) -> Tensor:

@@ -153,15 +153,13 @@ class HarmonicLossMixin:
             iou = self.matched_iou(positives)
             # A balanced loss_bbox cannot know it from what a FoveaBox regresses.
             of_bbox = dict(iou=iou.detach()) if hasattr(self.loss_bbox, 'target_stds') else {}
+            # Given the weights, mmdet's losses wait for a GPU to tell whether any is above 0.
             bbox_loss = self.loss_bbox(
-                self.regressed(positives),
-                positives.bbox_targets,
-                positives.bbox_weights,
-                reduction_override='none',
-                **of_bbox,
+                self.regressed(positives), positives.bbox_targets, reduction_override='none', **of_bbox
             )
-            if bbox_loss.ndim == 2:  # IoU losses have one value for each box, the others for each coordinate
-                bbox_loss = bbox_loss.sum(dim=1)
+            # IoU losses have one value for each box, the others for each coordinate.
+            weights = positives.bbox_weights
+            bbox_loss = (bbox_loss * weights).sum(dim=1) if bbox_loss.ndim == 2 else bbox_loss * weights.mean(dim=1)
             own, prob = class_probabilities(
                 positives.cls_score, positives.labels, use_sigmoid=self.loss_cls.use_sigmoid
             )

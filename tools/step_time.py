@@ -21,11 +21,10 @@ if (ROOT / 'balanced_det' / '__init__.py').is_file():
     sys.path.insert(0, str(ROOT))
 
 import torch
-from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
+
+from balanced_det.benchmark.measure import compare, ratio
+from balanced_det.benchmark.steps import Step
 
 PARTS = ('backbone', 'neck', 'transfer', 'arm_head', 'bbox_head')
 EXAMPLE = """example:
@@ -37,19 +36,15 @@ EXAMPLE = """example:
 def main() -> None:
     args = parse_args()
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    steps = [Step(path, args, device) for path in args.configs]
-    for step in steps:  # warm-up
-        step.run()
-        step.seconds.clear()
-    for number in range(args.rounds):
-        for step in steps:
-            step.run()
-        print(f'round {number + 1} of {args.rounds}', file=sys.stderr)
+    steps = [TimedStep(path, args, device) for path in args.configs]
+    # By number: a config may stand twice in the list, which shows how far two runs of the same differ.
+    cases = {str(number): step.run for number, step in enumerate(steps)}
+    seconds = compare(cases, args.rounds, lambda text: print(text, file=sys.stderr))
     print(
         f'{device.type}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, {args.size} x {args.size}, '
         f'{args.batch_size} images, {args.boxes} boxes each, {args.rounds} rounds'
     )
-    print(table(steps))
+    print(table(steps, list(seconds.values())))
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,43 +65,41 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Step:
-    """One training step of a config's detector, on random weights and data."""
+class TimedStep(Step):
+    """A training step that tells how long its parts took."""
 
     def __init__(self, path: str, args: argparse.Namespace, device: torch.device) -> None:
-        init_default_scope('mmdet')
         cfg = Config.fromfile(path)
         if args.cfg_options:
             cfg.merge_from_dict(args.cfg_options)
-        cfg.model.backbone.init_cfg = None
+        super().__init__(cfg, args.size, args.batch_size, args.boxes, device)
         self.name, self.device = Path(path).stem, device
-        self.model = MODELS.build(cfg.model).to(device).train()
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9)
-        self.data = random_batch(args.size, args.batch_size, args.boxes, self.model.bbox_head.num_classes)
         self.seconds: dict[str, list[float]] = defaultdict(list)
         for part in PARTS:
             if hasattr(self.model, part):
                 self._time_forward(part, getattr(self.model, part))
 
-    def run(self) -> None:
-        """Forward, loss, backward, update."""
-        self.optimizer.zero_grad()
-        with self._timed('step'):
-            with self._timed('forward and losses'):
-                data = self.model.data_preprocessor(self.data, True)
-                losses = self.model.loss(data['inputs'], data['data_samples'])
-                loss, _ = self.model.parse_losses(losses)
-            with self._timed('backward'):
-                loss.backward()
-            with self._timed('optimizer'):
-                self.optimizer.step()
+    def forward(self) -> torch.Tensor:
+        """The sum of the losses."""
+        with self._timed('forward and losses'):
+            return super().forward()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Compute the gradients."""
+        with self._timed('backward'):
+            super().backward(loss)
+
+    def update(self) -> None:
+        """Change the weights."""
+        with self._timed('optimizer'):
+            super().update()
 
     def medians(self) -> dict[str, float]:
         """Seconds of each part; 'losses' is what the parts' forward passes leave of the forward."""
-        forwards = zip(*(self.seconds[part] for part in PARTS if part in self.seconds))
-        losses = [whole - sum(parts) for whole, parts in zip(self.seconds['forward and losses'], forwards)]
-        return {name: statistics.median(values) for name, values in {**self.seconds, 'losses': losses}.items()}
+        seconds = {name: values[1:] for name, values in self.seconds.items()}  # the first step warms up
+        forwards = zip(*(seconds[part] for part in PARTS if part in seconds))
+        seconds['losses'] = [whole - sum(parts) for whole, parts in zip(seconds['forward and losses'], forwards)]
+        return {name: statistics.median(values) for name, values in seconds.items()}
 
     def _time_forward(self, name: str, module: torch.nn.Module) -> None:
         started = []
@@ -125,34 +118,15 @@ class Step:
         return time.perf_counter()
 
 
-def random_batch(size: int, batch_size: int, boxes: int, num_classes: int) -> dict:
-    """Images of noise with boxes of 1/16 to 1/2 of their side."""
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8) for _ in range(batch_size)]
-    samples = []
-    for _ in images:
-        sides = size * (1 / 16 + torch.rand(boxes, 2, generator=generator) * 7 / 16)
-        corners = torch.rand(boxes, 2, generator=generator) * (size - sides)
-        labels = torch.randint(0, num_classes, (boxes,), generator=generator)
-        sample = DetDataSample(
-            metainfo=dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0)),
-            gt_instances=InstanceData(bboxes=torch.cat([corners, corners + sides], dim=1), labels=labels),
-        )
-        samples.append(sample)
-    return dict(inputs=images, data_samples=samples)
-
-
-def table(steps: list[Step]) -> str:
-    """Markdown: seconds of each part and the ratio of the steps to the first."""
+def table(steps: list[TimedStep], seconds: list[list[float]]) -> str:
+    """Markdown: seconds of each part and the ratio of the steps to the first; ``seconds`` are those of whole steps."""
     columns = (*PARTS, 'losses', 'backward', 'optimizer', 'step')
     lines = [f'| config | {" | ".join(columns)} | ratio (range) |', '|---' * (len(columns) + 2) + '|']
-    base = steps[0].seconds['step']
-    for step in steps:
-        ratios = [mine / other for mine, other in zip(step.seconds['step'], base)]
-        medians = step.medians()
+    for step, mine in zip(steps, seconds):
+        medians = {**step.medians(), 'step': statistics.median(mine)}
         cells = [f'{medians[name]:.3f}' if name in medians else '' for name in columns]
-        ratio = f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
-        lines.append(f'| {step.name} | {" | ".join(cells)} | {ratio} |')
+        ratios = '{:.2f} ({:.2f} to {:.2f})'.format(*ratio(mine, seconds[0]))
+        lines.append(f'| {step.name} | {" | ".join(cells)} | {ratios} |')
     return '\n'.join(lines)
 
 

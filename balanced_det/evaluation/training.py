@@ -93,9 +93,14 @@ class _Classified(NamedTuple):
 
     def followed_by(self, other: _Classified) -> _Classified:
         """The samples of both, one after another."""
-        columns = zip(self[1:], other._replace(inds=other.inds + self.num)[1:])
-        joined: Any = (None if mine is None or theirs is None else torch.cat([mine, theirs]) for mine, theirs in columns)
-        return _Classified(self.num + other.num, *joined)
+        return _Classified(
+            num=self.num + other.num,
+            inds=torch.cat([self.inds, other.inds + self.num]),
+            logits=torch.cat([self.logits, other.logits]),
+            labels=torch.cat([self.labels, other.labels]),
+            iou=None if self.iou is None or other.iou is None else torch.cat([self.iou, other.iou]),
+            counts=torch.cat([self.counts, other.counts]),
+        )
 
 
 class PositivesRecorder:

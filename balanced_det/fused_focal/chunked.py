@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -40,12 +40,10 @@ def negative_sum(
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     total = logits.new_zeros((), dtype=torch.float64)
-    buffers = logits.new_empty(3, min(_rows(logits), len(logits)), logits.size(1), dtype=dtype)
-    for chunk in _chunks(logits, labels, weight, grad):
-        own = buffers[:, : len(chunk.logits)]
-        total += _chunk_sum(chunk, own, gamma)
+    for chunk, prob, loss, focus in _with_buffers(_chunks(logits, labels, weight, grad), dtype):
+        total += _chunk_sum(chunk, prob, loss, focus, gamma)
         if chunk.grad is not None:
-            _fill_gradient(chunk, chunk.grad, own, gamma, factor)
+            _fill_gradient(chunk, chunk.grad, prob, loss, focus, gamma, factor)
     return total * factor
 
 
@@ -100,25 +98,36 @@ def _unless_ones(weight: Tensor, num_rows: int) -> list[Tensor | None]:
     return [piece[:, None] if need else None for piece, need in zip(weight.split(num_rows), needed)]
 
 
-def _chunk_sum(chunk: _Chunk, buffers: Tensor, gamma: float) -> Tensor:
+def _with_buffers(chunks: Iterable[_Chunk], dtype: torch.dtype) -> Iterator[tuple[_Chunk, Tensor, Tensor, Tensor]]:
+    """Chunks, each with three buffers of its shape; the first is its gradient, where that has the type."""
+    buffers = None
+    for chunk in chunks:
+        if buffers is None:  # the first chunk is the largest
+            in_grad = chunk.grad is not None and chunk.grad.dtype == dtype
+            buffers = chunk.logits.new_empty(2 if in_grad else 3, *chunk.logits.shape, dtype=dtype)
+        own = buffers[:, : len(chunk.logits)]
+        yield (chunk, chunk.grad, *own) if in_grad else (chunk, *own)
+
+
+def _chunk_sum(chunk: _Chunk, prob: Tensor, loss: Tensor, focus: Tensor, gamma: float) -> Tensor:
     r"""Sum of :math:`w p^\gamma s`, s = softplus(x); leaves p, the loss and :math:`w p^\gamma` in the buffers."""
-    prob, loss, focus = buffers
     logits = chunk.logits.to(prob.dtype)
     torch.sigmoid(logits, out=prob)
     torch.pow(prob, gamma, out=focus)
     if chunk.weight is not None:
         focus.mul_(chunk.weight)
-    torch.mul(F.softplus(logits), focus, out=loss)
+    torch.logaddexp(logits, logits.new_zeros(()), out=loss).mul_(focus)  # softplus; torch's own has no public out
     if len(chunk.rows):
         loss[chunk.rows, chunk.classes] = 0
     return loss.sum()
 
 
-def _fill_gradient(chunk: _Chunk, grad: Tensor, buffers: Tensor, gamma: float, factor: float | Tensor) -> None:
-    r"""Gradient :math:`w p^\gamma (\gamma (1 - p) s + p)` from what :func:`_chunk_sum` left; uses the buffers up."""
-    prob, loss, focus = buffers
-    focus.mul_(prob).add_(loss, alpha=gamma)
-    focus.sub_(loss.mul_(prob), alpha=gamma)
-    torch.mul(focus, factor, out=grad)
+def _fill_gradient(
+    chunk: _Chunk, grad: Tensor, prob: Tensor, loss: Tensor, focus: Tensor, gamma: float, factor: float | Tensor
+) -> None:
+    r"""Gradient :math:`w p^\gamma (p + \gamma (1 - p) s)` from what :func:`_chunk_sum` left; uses the buffers up."""
+    focus.mul_(prob)
+    complement = torch.sub(prob.new_ones(()), prob, out=prob)
+    torch.mul(focus.addcmul_(loss, complement, value=gamma), factor, out=grad)
     if len(chunk.rows):
         grad[chunk.rows, chunk.classes] = 0

@@ -1,0 +1,1 @@
+"""What the losses cost beside those they replace: time, memory, waits of the host. Run by ``tools/benchmark.py``."""
