@@ -59,7 +59,7 @@ def positive_inds(labels: Tensor, num_classes: int, count: int | None = None) ->
     Args:
         labels: Shape (n,), class index; what is not in [0, num_classes) is no positive.
         num_classes: Number of classes, the label of the background.
-        count: How many there are, if that is known: then the host need not wait until a GPU has counted them.
+        count: How many there are, if that is known, exactly: then the host need not wait until a GPU has counted them.
 
     Returns:
         Shape (P,).
@@ -68,6 +68,6 @@ def positive_inds(labels: Tensor, num_classes: int, count: int | None = None) ->
     if count is not None:
         try:
             return torch.nonzero_static(positive, size=count).squeeze(1)
-        except (AttributeError, NotImplementedError):  # an older torch, on GPUs below 2.7
+        except (AttributeError, NotImplementedError):  # an older torch knows it not at all, or not on a GPU
             pass
     return positive.nonzero().squeeze(1)

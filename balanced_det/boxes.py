@@ -95,8 +95,8 @@ def distance_iou(pred: Tensor, target: Tensor) -> Tensor:
         >>> distance_iou(torch.tensor([[1., 1., 1., 1.]]), torch.tensor([[1., 1., 3., 1.]]))
         tensor([0.5000])
     """
-    outwards = pred.new_tensor([-1.0, -1.0, 1.0, 1.0])
-    return aligned_iou(pred * outwards, target * outwards)
+    pred_boxes, target_boxes = (torch.cat([-sides[:, :2], sides[:, 2:]], dim=1) for sides in (pred, target))
+    return aligned_iou(pred_boxes, target_boxes)
 
 
 def decoded_iou(coder: BaseBBoxCoder, priors: Tensor, pred: Tensor, target: Tensor, *, decoded: bool) -> Tensor:
@@ -142,9 +142,10 @@ def visible_boxes(boxes: Tensor, img_shape: Sequence[int]) -> Tensor:
         Shape (n,), bool; False for a box of zero width or height, outside the image, or not finite.
     """
     height, width = img_shape[:2]
-    corners = boxes.new_tensor([width, height])
-    size = boxes[:, 2:].minimum(corners) - boxes[:, :2].clamp(min=0)
-    return (size > 0).all(dim=1) & finite_rows(boxes)
+    left, top, right, bottom = boxes.unbind(dim=1)
+    has_width = right.clamp(max=width) > left.clamp(min=0)
+    has_height = bottom.clamp(max=height) > top.clamp(min=0)
+    return has_width & has_height & finite_rows(boxes)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -47,9 +47,10 @@ class MatchedSamples:
         """Samples of all images in one row; leading shape (images, n) -> (images * n,)."""
         return self._map(lambda tensor: tensor.flatten(0, 1))
 
-    def image(self, index: int) -> MatchedSamples:
-        """Samples of one image; leading shape (images, n) -> (n,)."""
-        return self._map(lambda tensor: tensor[index])
+    def unbind(self) -> list[MatchedSamples]:
+        """Samples of each image apart; leading shape (images, n) -> images times (n,)."""
+        columns = zip(*(getattr(self, name).unbind() for name in TENSORS))
+        return [replace(self, **dict(zip(TENSORS, image))) for image in columns]
 
     def select(self, inds: Tensor) -> MatchedSamples:
         """The samples at these indices of a flat set."""
@@ -143,7 +144,12 @@ class SampleGroup:
 
 
 def group_samples(
-    levels: Sequence[MatchedSamples], scope: str, num_classes: int, counts: Sequence[int] | None = None
+    levels: Sequence[MatchedSamples],
+    scope: str,
+    num_classes: int,
+    *,
+    num_pos: int | None = None,
+    num_pos_of_images: Sequence[int] | None = None,
 ) -> list[SampleGroup]:
     """Sets of samples over which a loss normalises; together they hold each sample once.
 
@@ -151,7 +157,8 @@ def group_samples(
         levels: One set for each level of a batch, leading shape (images, n).
         scope: 'batch' (one group), 'level' or 'image' (a group each).
         num_classes: Number of classes, the label of the background.
-        counts: How many samples of each image are positive, where that is known.
+        num_pos: How many samples are positive, where that is known.
+        num_pos_of_images: How many of each image, where that is known.
 
     Returns:
         Groups; their blocks are flat, and belong to one level each.
@@ -159,14 +166,11 @@ def group_samples(
     if scope == 'level':
         return [SampleGroup([level.flatten()], num_classes) for level in levels]
     if scope == 'batch':
-        return [
-            SampleGroup([level.flatten() for level in levels], num_classes, None if counts is None else sum(counts))
-        ]
-    num_images = len(levels[0].labels)
-    return [
-        SampleGroup([level.image(i) for level in levels], num_classes, None if counts is None else counts[i])
-        for i in range(num_images)
-    ]
+        total = num_pos if num_pos_of_images is None else sum(num_pos_of_images)
+        return [SampleGroup([level.flatten() for level in levels], num_classes, total)]
+    images = list(zip(*(level.unbind() for level in levels)))
+    counts: Sequence[int | None] = num_pos_of_images or [None] * len(images)
+    return [SampleGroup(list(blocks), num_classes, count) for blocks, count in zip(images, counts)]
 
 
 def merge_groups(groups: Sequence[SampleGroup]) -> SampleGroup:

@@ -13,7 +13,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from balanced_det.boxes import finite_rows
-from balanced_det.fused_focal import focal_negatives, positive_focal_loss, sum_factor
+from balanced_det.fused_focal import focal_negatives, positive_focal_loss, runs_on, sum_factor
 from balanced_det.heads import (
     AnchorLossMixin,
     ConfigurableSSDHead,
@@ -88,7 +88,7 @@ class HarmonicLossMixin:
         if self.loss_joint.avg == 'positives':
             cls_avg = bbox_avg = max(len(group.pos_inds), 1)
         positives, keep = self._finite(group.positives)
-        if self._is_fused(reduction_override):
+        if self._is_fused(keep.device, reduction_override):
             stock, cls_loss, score = self._fused_focal_loss(group, keep, cls_avg, reduction_override)
         else:
             stock = self.stock_cls_loss(group, cls_avg, reduction_override)
@@ -96,7 +96,7 @@ class HarmonicLossMixin:
         terms = self._terms(positives, keep, cls_loss, score)
         weights = positives.label_weights
         added = (terms.cls - cls_loss).where(keep, 0) * weights  # exactly 0 without the Harmonic loss
-        if reduction_override == 'none':
+        if (reduction_override or self.loss_cls.reduction) == 'none':
             entry = (group.pos_inds, positives.labels) if stock.ndim == 2 else (group.pos_inds,)
             loss_cls = stock.index_put(entry, added.to(stock.dtype), accumulate=True)
         else:
@@ -117,10 +117,11 @@ class HarmonicLossMixin:
         self.loss_joint.num_left_out = self.loss_joint.num_left_out + (counts & ~finite).sum()
         return positives.float().zero_unless(counts & finite), counts & finite
 
-    def _is_fused(self, reduction_override: str | None) -> bool:
+    def _is_fused(self, device: torch.device, reduction_override: str | None) -> bool:
         """Whether the stock loss is one that the fused pass computes."""
         plain = type(self.loss_cls) is FocalLoss and not getattr(self.loss_cls, 'activated', False)
-        return self.loss_joint.fused and plain and (reduction_override or self.loss_cls.reduction) != 'none'
+        reduces = (reduction_override or self.loss_cls.reduction) != 'none'
+        return self.loss_joint.fused and plain and reduces and runs_on(device)
 
     def _fused_focal_loss(
         self, group: SampleGroup, keep: Tensor, avg_factor: float, reduction_override: str | None

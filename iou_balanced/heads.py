@@ -59,10 +59,11 @@ class IoUBalancedLossMixin:
 
     def _losses(self, group: SampleGroup, reduction_override: str | None, sync: bool) -> tuple[Tensor, Tensor]:
         positives = group.positives
-        with torch.no_grad():
-            iou = self.matched_iou(positives)
         balances_cls = isinstance(self.loss_cls, IoUBalancedClassification)
         balances_bbox = isinstance(self.loss_bbox, IoUBalancedSmoothL1Loss)
+        if balances_cls or balances_bbox:
+            with torch.no_grad():
+                iou = self.matched_iou(positives)
         if balances_cls:
             loss_cls = self.loss_cls(
                 group.cls_scores,

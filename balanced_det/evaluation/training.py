@@ -215,7 +215,8 @@ class PositivesRecorder:
             iou=None if iou is None else iou[inds].float(),
             counts=_above_0(weight, inds),
         )
-        self._waiting = classified if self._waiting is None else self._waiting.followed_by(classified)
+        waiting = self._waiting
+        self._waiting = waiting.followed_by(classified) if waiting is not None and len(waiting.inds) else classified
 
     def _take_bbox(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, *_: Any, **__: Any) -> None:
         waiting, self._waiting = self._waiting, None

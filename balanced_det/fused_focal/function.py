@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.losses.utils import weight_reduce_loss
@@ -57,6 +58,11 @@ def focal_negatives(
     return _FocalNegatives.apply(targets, wants_grad, *(score.contiguous() for score in cls_scores))
 
 
+def runs_on(device: torch.device) -> bool:
+    """Whether the pass is made for a device: it sums in float64, which others may not have."""
+    return device.type in ('cpu', 'cuda')
+
+
 def positive_focal_loss(logits: Tensor, *, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
     r"""Focal loss of positive entries, :math:`\alpha (1 - p)^\gamma (-\log p)`; the shape of ``logits``."""
     return -alpha * torch.sigmoid(-logits).pow(gamma) * F.logsigmoid(logits)
@@ -66,7 +72,8 @@ def sum_factor(reduction: str, avg_factor: float | None, num_entries: int) -> fl
     """What mmdet's reduction of a loss multiplies the sum of its entries by; arguments as ``weight_reduce_loss``."""
     if reduction == 'mean' and avg_factor is None:
         return 1 / max(num_entries, 1)
-    return float(weight_reduce_loss(torch.ones((), dtype=torch.float64), None, reduction, avg_factor))
+    # numpy's 1 can be summed as a loss can, and is known without asking a device.
+    return float(weight_reduce_loss(np.float64(1), None, reduction, avg_factor))
 
 
 class _Targets(NamedTuple):
@@ -127,7 +134,8 @@ class _FocalNegatives(torch.autograd.Function):
 
 
 def _backend(blocks: Sequence[Tensor]) -> ModuleType:
-    return triton_kernels if blocks[0].is_cuda and triton_kernels.available() else chunked
+    device = blocks[0].device
+    return triton_kernels if device.type == 'cuda' and triton_kernels.works_on(device) else chunked
 
 
 def _entries(targets: _Targets, blocks: Sequence[Tensor]) -> Tensor:

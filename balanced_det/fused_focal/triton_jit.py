@@ -8,9 +8,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# A product and a sum in one instruction, a quarter fewer of them: not the default from Triton 3.10 on, unknown to 2.1.
-OPTIONS = {} if triton.__version__.startswith('2.1.') else {'enable_fp_fusion': True}
-
 
 @triton.jit
 def negative_block(

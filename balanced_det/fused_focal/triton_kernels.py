@@ -5,11 +5,18 @@ The functions are those of :mod:`balanced_det.fused_focal.chunked`. They start k
 
 from __future__ import annotations
 
+import logging
 import math
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
+from mmengine.logging import print_log
+from mmengine.utils import digit_version
 from torch import Tensor
+
+MINIMUM = '3.2'  # version of Triton
 
 # Entries of a program, eight for each thread: two vector loads of float32 are under way at once, in about 40 registers.
 BLOCK, NUM_WARPS = 1024, 4
@@ -18,8 +25,27 @@ MAX_GROUP = 16
 
 
 def available() -> bool:
-    """Whether Triton is installed; says so without importing it."""
-    return find_spec('triton') is not None
+    """Whether a Triton is installed in which the kernels are tested; says so without importing it."""
+    return find_spec('triton') is not None and digit_version(version('triton')) >= digit_version(MINIMUM)
+
+
+@cache
+def works_on(device: torch.device) -> bool:
+    """Whether the kernels run on a GPU; tried once. Triton wants a C compiler, and does not support every GPU."""
+    if not available():
+        return False
+    logits = torch.zeros(1, 1, device=device)
+    try:
+        negative_sum(logits, logits.new_ones(1).long(), None, gamma=2.0, factor=1.0, grad=logits.clone()).item()
+    except Exception as error:  # of Triton, of its compiler or of the driver: none ends a training
+        print_log(
+            f'Triton {version("triton")} does not run on {device} ({type(error).__name__}: {error}): the fused focal '
+            'loss goes on in torch, with the same values in more time',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return False
+    return True
 
 
 def negative_sum(
@@ -93,7 +119,7 @@ def _launch(
     _check(logits, labels, weight, grad)
     if not logits.numel():
         return
-    from balanced_det.fused_focal.triton_jit import OPTIONS, negative_block
+    from balanced_det.fused_focal.triton_jit import negative_block
 
     scale = None
     if grad is not None:
@@ -114,7 +140,7 @@ def _launch(
             BLOCK=BLOCK,
             GROUP=math.gcd(num_classes, MAX_GROUP),
             num_warps=NUM_WARPS,
-            **OPTIONS,
+            enable_fp_fusion=True,  # a product and a sum in one instruction; no longer the default in newer versions
         )
 
 

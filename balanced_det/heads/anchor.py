@@ -24,7 +24,7 @@ class AnchorLossMixin(MatchedLossMixin):
     SEAM: ClassVar = dict(loss_by_feat=(AnchorHead, RPNHead), loss_by_feat_single=(AnchorHead,))
 
     cls_out_channels: int  # the host's
-    _counts: list[int]
+    _counts: list[int] | None
 
     def check_losses(self) -> None:
         """The loss blocks must fit the head, and a sigmoid loss must say so in its block."""
@@ -54,7 +54,11 @@ class AnchorLossMixin(MatchedLossMixin):
 
     def get_targets(self, *args: Any, **kwargs: Any) -> tuple:
         """As the host's; keeps how many positives each image has, which the samplers know and a GPU would count."""
-        *targets, results = super().get_targets(*args, return_sampling_results=True, **kwargs)  # type: ignore[misc]
+        host = super().get_targets  # type: ignore[misc]
+        if host.__func__ is not AnchorHead.get_targets:  # one of the user's, which may not know the argument
+            self._counts = None
+            return host(*args, **kwargs)
+        *targets, results = host(*args, return_sampling_results=True, **kwargs)
         self._counts = [len(result.pos_inds) for result in results]
         return tuple(targets)
 
@@ -89,4 +93,4 @@ class AnchorLossMixin(MatchedLossMixin):
 
     def group(self, collected: list[Any]) -> list[SampleGroup]:
         """Samples over which ``loss_cls`` normalises, from what :meth:`loss_by_feat_single` returned."""
-        return group_samples(collected, self.scope, self.num_classes, self._counts)
+        return group_samples(collected, self.scope, self.num_classes, num_pos_of_images=self._counts)

@@ -82,7 +82,7 @@ class MatchedLossMixin:
             )
             for block in group.blocks
         ]
-        return torch.cat(losses) if reduction_override == 'none' else torch.stack(losses).sum()
+        return torch.cat(losses) if losses[0].ndim else torch.stack(losses).sum()
 
     def matched_iou(self, samples: MatchedSamples) -> Tensor:
         """IoU of the regressed boxes with their targets, of a flat set of positives.

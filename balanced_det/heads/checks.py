@@ -115,6 +115,7 @@ def check_iou_is_handed_over(head: Any) -> None:
     Args:
         head: Any module; passes unless its loss method is that of ``AnchorHead``, ``FoveaHead`` or ``BBoxHead``, which
             hand over the labels alone, or that of ``SSDHead``. (GFL and its kin have their own, with labels and IoU.)
+            A loss with ``eta=0`` does without the IoU.
 
     Raises:
         LossMismatchError: The loss would be called without the IoU.
@@ -122,7 +123,7 @@ def check_iou_is_handed_over(head: Any) -> None:
     loss = getattr(head, 'loss_cls', None)
     methods = [getattr(type(head), name, None) for name in ('loss_by_feat_single', 'loss_by_feat', 'loss')]
     labels_alone = (AnchorHead.loss_by_feat_single, SSDHead.loss_by_feat, FoveaHead.loss_by_feat, BBoxHead.loss)
-    if hasattr(loss, 'scope') and any(method in labels_alone for method in methods):
+    if getattr(loss, 'eta', 0) and any(method in labels_alone for method in methods):
         raise LossMismatchError(
             f'{type(loss).__name__} needs the IoU of the regressed boxes, which {type(head).__name__} does not hand '
             'over: set the head to its IoU-balanced type (such as IoUBalancedRetinaHead), or keep the stock loss_cls'

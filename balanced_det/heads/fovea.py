@@ -50,9 +50,8 @@ class FoveaLossMixin(MatchedLossMixin):
         """
         seen, left_out = visible_instances(batch_gt_instances, batch_img_metas)
         levels = self._levels(cls_scores, bbox_preds, seen)
-        groups = group_samples(levels, self.scope, self.num_classes)
-        if self.scope == 'batch':
-            groups[0].num_pos = int(levels[0].bbox_avg_factor)
+        num_pos = int(levels[0].bbox_avg_factor)  # this head's divisor
+        groups = group_samples(levels, self.scope, self.num_classes, num_pos=num_pos)
         return dict(self.loss_by_matched(groups), gt_left_out=left_out)
 
     def matched_iou(self, samples: MatchedSamples) -> Tensor:

@@ -63,10 +63,11 @@ OFF_PARTS = {key: value for key, value in OFF.items() if key != 'type'}
 
 
 class TestAllPartsOff:
+    @pytest.mark.parametrize('fused', [True, False])
     @pytest.mark.parametrize('gts', [instances(), instances([[], BOXES[1]], [[], LABELS[1]])], ids=['boxes', 'empty'])
     @pytest.mark.parametrize('stock', [RETINA, SEP_BN, SSD, FOVEA], ids=lambda stock: stock['type'])
-    def test_dense_head_equals_its_parent(self, stock, gts):
-        head, stock = build(stock, type=f'Harmonic{stock["type"]}', loss_joint=OFF), build(stock)
+    def test_dense_head_equals_its_parent(self, stock, gts, fused):
+        head, stock = build(stock, type=f'Harmonic{stock["type"]}', loss_joint=dict(OFF, fused=fused)), build(stock)
         assert head.state_dict().keys() == stock.state_dict().keys()
         assert_same(dense_losses(head, gts), dense_losses(stock, gts))
 
@@ -94,9 +95,10 @@ def softmax(row):
     return [part / sum(parts) for part in parts]
 
 
+@pytest.mark.parametrize('fused', [True, False])
 @pytest.mark.parametrize('cls_factor', ['loss', 'score'])
-def test_retina_head_equals_naive_loops(cls_factor):
-    head = retina(cls_factor=cls_factor)
+def test_retina_head_equals_naive_loops(cls_factor, fused):
+    head = retina(cls_factor=cls_factor, fused=fused)
     (samples,) = collect_groups(head, instances())
     logits, labels = samples.cls_score.double().tolist(), samples.labels.tolist()
     positives = positive_inds(samples.labels, C).tolist()
@@ -192,6 +194,39 @@ def test_iou_terms_teach_the_boxes():
     difference = (loss(moved[0]) - loss(moved[1])) / 2e-4
     assert grads[level].flatten()[at].abs() > 1e-3
     assert grads[level].flatten()[at].item() == pytest.approx(difference.item(), rel=1e-2)
+
+
+@pytest.mark.parametrize('detach_factors', [True, False])
+def test_plain_and_fused_loss_agree(detach_factors):
+    plain, fused = (retina(detach_factors=detach_factors, fused=on) for on in (False, True))
+    assert_same(dense(fused), dense(plain))
+
+
+@pytest.mark.parametrize('value', [math.inf, math.nan])
+@pytest.mark.parametrize('fused', [True, False])
+def test_dense_samples_that_are_not_finite_are_left_out(fused, value):
+    """The coupling of the others is the same, and no gradient is infinite; the stock loss keeps the sample."""
+
+    def losses(spoilt):
+        head = retina(fused=fused)
+        original = head.loss_by_matched
+
+        def spoil(groups):
+            (group,) = groups
+            block = next(block for block in group.blocks if len(positive_inds(block.labels, C)))
+            row = positive_inds(block.labels, C)[0]
+            if spoilt:
+                block.bbox_targets[row, 2] = value
+            else:  # as a positive without a box: it is in no coupling
+                block.bbox_weights[row] = 0
+            return original(groups)
+
+        head.loss_by_matched = spoil
+        return head, dense(head)
+
+    (head, actual), (_, expected) = losses(spoilt=True), losses(spoilt=False)
+    assert head.loss_joint.num_left_out == 1
+    assert_same(actual, expected)
 
 
 def test_detached_factors_change_gradients_and_no_value():

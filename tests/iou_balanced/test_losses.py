@@ -195,7 +195,7 @@ class TestClassification:
         def mean_with_another(sums):
             return (sums + sums.new_tensor([6.0, 0.75])) / 2
 
-        monkeypatch.setattr('iou_balanced.losses.reduce_mean', mean_with_another)
+        monkeypatch.setattr('iou_balanced.losses.classification.reduce_mean', mean_with_another)
         scores, labels, iou = batch(kind)
         module = CLASSIFICATION[kind][0](sync=True, reduction='none')
         alone = CLASSIFICATION[kind][0](reduction='none')
@@ -208,7 +208,7 @@ class TestClassification:
         assert not torch.allclose(values, alone(scores, (labels, iou)))
 
     def test_ranking_of_hard_examples_does_not_wait_for_other_processes(self, kind, monkeypatch):
-        monkeypatch.setattr('iou_balanced.losses.reduce_mean', lambda sums: pytest.fail('a collective'))
+        monkeypatch.setattr('iou_balanced.losses.classification.reduce_mean', lambda sums: pytest.fail('a collective'))
         scores, labels, iou = batch(kind)
         ranked = CLASSIFICATION[kind][0](sync=True)(scores, (labels, iou), reduction_override='none')
         torch.testing.assert_close(ranked, CLASSIFICATION[kind][0](reduction='none')(scores, (labels, iou)))
@@ -338,7 +338,7 @@ class TestSmoothL1:
         def mean_with_another(sums):
             return (sums + sums.new_tensor([6.0, 0.75])) / 2
 
-        monkeypatch.setattr('iou_balanced.losses.reduce_mean', mean_with_another)
+        monkeypatch.setattr('iou_balanced.losses.localization.reduce_mean', mean_with_another)
         pred, target = regression()
         loss = IoUBalancedSmoothL1Loss(beta=0.11, normalize=True, reduction='none')
         own, weight = SmoothL1Loss(beta=0.11, reduction='none')(pred, target), delta_iou(pred, target).pow(1.5)

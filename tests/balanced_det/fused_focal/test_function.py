@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
@@ -171,7 +170,7 @@ def test_nothing_to_sum():
 def test_without_gradient_no_gradient_is_made(monkeypatch):
     scores, labels, inds, weight = batch()
     asked = []
-    original = copy.copy(chunked.negative_sum)
+    original = chunked.negative_sum
     monkeypatch.setattr(
         module.chunked, 'negative_sum', lambda *a, grad=None, **kw: asked.append(grad) or original(*a, grad=grad, **kw)
     )

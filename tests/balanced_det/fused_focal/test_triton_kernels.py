@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -194,6 +195,23 @@ def test_refused_tensors():
     for out in (logits[1:], logits.double(), logits.t().contiguous().t()):
         with pytest.raises(ValueError, match='the gradient must be contiguous'):
             triton_kernels.negative_gradient(logits, labels, weight, **options, out=out)
+
+
+def test_a_gpu_on_which_triton_fails_gets_the_pass_in_torch(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError('Failed to find C compiler')
+
+    monkeypatch.setattr(triton_kernels, 'available', lambda: True)
+    monkeypatch.setattr(triton_kernels, 'version', lambda name: '3.2.0')
+    monkeypatch.setattr(triton_kernels, 'negative_sum', fail)
+    monkeypatch.setattr(triton_kernels, 'works_on', cache(triton_kernels.works_on.__wrapped__))
+    said = []
+    monkeypatch.setattr(triton_kernels, 'print_log', lambda message, **kwargs: said.append(message))
+    cpu = torch.device('cpu')
+    assert not triton_kernels.works_on(cpu)
+    assert not triton_kernels.works_on(cpu)  # tried once, said once
+    assert len(said) == 1
+    assert 'Failed to find C compiler' in said[0]
 
 
 @pytest.mark.skipif(INTERPRETED, reason='this is the interpreter')

@@ -23,12 +23,15 @@ from head_cases import (
     instances,
     metas,
 )
+from mmdet.models.dense_heads import RetinaHead
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import ConfigDict
 from reference import iou_balanced as reference
 
 from balanced_det.blocks import positive_inds
+from balanced_det.heads import AnchorLossMixin
 from balanced_det.matched import MatchedSamples, group_samples
+from iou_balanced.heads import IoUBalancedLossMixin
 
 
 class TestRetinaHead:
@@ -57,6 +60,34 @@ class TestRetinaHead:
         stock = dense_losses(build(RETINA), instances())
         assert_same(in_stock, in_balanced)
         assert 0 < in_stock[0]['loss_bbox'] < stock[0]['loss_bbox']
+
+    def test_stock_head_with_the_focal_loss_of_eta_0(self):
+        # A drop-in for FocalLoss: no sample weighs more for its fit, so nobody has to know it.
+        in_stock = dense_losses(build(RETINA, loss_cls=NEUTRAL_FOCAL), instances())
+        assert_same(in_stock, dense_losses(build(RETINA), instances()))
+
+    @pytest.mark.parametrize('scope', ['batch', 'level', 'image'])
+    def test_plain_and_fused_loss_agree(self, scope):
+        plain, fused = (
+            build(RETINA, type='IoUBalancedRetinaHead', loss_cls=dict(NEUTRAL_FOCAL, eta=1.5, scope=scope, fused=on))
+            for on in (False, True)
+        )
+        assert_same(dense_losses(fused, instances()), dense_losses(plain, instances()))
+
+    def test_own_matching_of_a_head(self):
+        # A subclass of the user's whose get_targets takes no more than the stock loss hands it.
+        class Own(RetinaHead):
+            def get_targets(self, anchors, flags, gts, img_metas, batch_gt_instances_ignore=None, unmap_outputs=True):
+                return super().get_targets(anchors, flags, gts, img_metas, batch_gt_instances_ignore, unmap_outputs)
+
+        class Balanced(IoUBalancedLossMixin, AnchorLossMixin, Own):
+            pass
+
+        blocks = dict(loss_cls=dict(NEUTRAL_FOCAL, eta=1.5))
+        assert_same(
+            dense_losses(build(RETINA, type=Balanced, **blocks), instances()),
+            dense_losses(build(RETINA, type='IoUBalancedRetinaHead', **blocks), instances()),
+        )
 
     @pytest.mark.parametrize('scope', ['batch', 'level', 'image'])
     def test_classification_equals_naive_loop(self, scope):

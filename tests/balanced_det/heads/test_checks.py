@@ -97,8 +97,8 @@ def test_blocks_that_do_not_fit(cfg, changes, message):
 @pytest.mark.parametrize(
     ('cfg', 'changes', 'message'),
     [
-        (RETINA, dict(loss_cls=NEUTRAL_FOCAL), 'set the head to its IoU-balanced type'),
-        (RCNN, dict(loss_cls=NEUTRAL_CE), 'set the head to its IoU-balanced type'),
+        (RETINA, dict(loss_cls=dict(NEUTRAL_FOCAL, eta=1.5)), 'set the head to its IoU-balanced type'),
+        (RCNN, dict(loss_cls=dict(NEUTRAL_CE, eta=1.5)), 'set the head to its IoU-balanced type'),
         (FOVEA, dict(loss_cls=dict(type='IoUBalancedFocalLoss', **FOVEA_FOCAL)), 'set the head to its IoU-balanced'),
         (FOVEA, dict(loss_bbox=BALANCED_L1), 'FoveaBox: IoUBalancedFoveaHead'),
     ],
@@ -112,6 +112,7 @@ def test_balanced_losses_in_stock_heads_that_cannot_serve_them(cfg, changes, mes
     ('cfg', 'changes'),
     [
         (RETINA, dict(loss_bbox=BALANCED_L1)),
+        (RETINA, dict(loss_cls=NEUTRAL_FOCAL)),
         (RCNN, dict(loss_bbox=dict(BALANCED_L1, **RCNN_STDS))),
         (FOVEA, dict(type='IoUBalancedFoveaHead', loss_bbox=dict(BALANCED_L1, beta=0.11))),
         (SSD, dict(type='IoUBalancedSSDHead', loss_cls=NEUTRAL_CE, loss_bbox=dict(BALANCED_L1, **SSD_STDS))),

@@ -217,7 +217,7 @@ def test_configurable_head_on_decoded_boxes(monkeypatch):
         (dict(in_channels=(8, 8, 8)), 'in_channels has 3 levels, anchor_generator.strides 2'),
         (dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True)), 'scores the background as one more class'),
         (
-            dict(loss_cls=NEUTRAL_CE),
+            dict(loss_cls=dict(NEUTRAL_CE, eta=1.5)),
             'needs the IoU of the regressed boxes, which ConfigurableSSDHead does not hand over',
         ),
         (dict(loss_bbox=BALANCED_L1), 'set loss_bbox.target_stds='),
