@@ -214,6 +214,7 @@ def test_a_gpu_on_which_triton_fails_gets_the_pass_in_torch(monkeypatch):
     assert 'Failed to find C compiler' in said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason='this is the interpreter')
 def test_in_the_interpreter(repo_root):
     triton = pytest.importorskip('triton', reason='Triton is not installed: pip install triton')
