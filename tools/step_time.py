@@ -1,7 +1,8 @@
 """Time the training steps of several configs side by side, and say where the time goes.
 
 Random images and boxes: no data is needed. The configs take turns, so that whatever slows the machine slows them all;
-ratios are medians over the rounds, to the first config.
+ratios are medians over the rounds, to the first config. 'losses' is what the parts leave of the forward pass: matching
+and losses; of a two-stage detector its proposals, sampling and RoI pooling as well.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if (ROOT / 'balanced_det' / '__init__.py').is_file():
 import torch
 from mmengine.config import Config, DictAction
 
-from balanced_det.benchmark.measure import compare, ratio
+from balanced_det.benchmark.measure import choose_device, compare, ratio
 from balanced_det.benchmark.steps import Step
 
-PARTS = ('backbone', 'neck', 'transfer', 'arm_head', 'bbox_head')
+PARTS = ('backbone', 'neck', 'transfer', 'arm_head', 'bbox_head', 'rpn_head', 'roi_head.bbox_head')
 EXAMPLE = """example:
   python tools/step_time.py configs/ssd_resnet_fpn/ssd300_r50_fpn_bccd.py configs/refinedet/refinedet320_r50_bccd.py \\
       --cfg-options model.bbox_head.num_classes=20 model.backbone.depth=101
@@ -35,7 +36,7 @@ EXAMPLE = """example:
 
 def main() -> None:
     args = parse_args()
-    device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = choose_device(args.device)
     steps = [TimedStep(path, args, device) for path in args.configs]
     # By number: a config may stand twice in the list, which shows how far two runs of the same differ.
     cases = {str(number): step.run for number, step in enumerate(steps)}
@@ -52,13 +53,15 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'configs', nargs='+', help='configs of one-stage detectors; the first is the base of the ratios'
+        'configs',
+        nargs='+',
+        help='configs of one-stage detectors or of Faster R-CNN; the first is the base of the ratios',
     )
     parser.add_argument('--size', type=int, default=320, help='side of the images in pixels (default: 320)')
     parser.add_argument('--batch-size', type=int, default=2, help='images in a step (default: 2)')
     parser.add_argument('--boxes', type=int, default=10, help='boxes in an image (default: 10)')
     parser.add_argument('--rounds', type=int, default=5, help='steps of each config (default: 5)')
-    parser.add_argument('--device', help='cpu or cuda (default: cuda where there is one)')
+    parser.add_argument('--device', help='cpu, cuda or cuda:1 (default: cuda where there is one)')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value for all of them, as in tools/train.py'
     )
@@ -75,9 +78,10 @@ class TimedStep(Step):
         super().__init__(cfg, args.size, args.batch_size, args.boxes, device)
         self.name, self.device = Path(path).stem, device
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        modules = dict(self.model.named_modules())
         for part in PARTS:
-            if hasattr(self.model, part):
-                self._time_forward(part, getattr(self.model, part))
+            if part in modules:
+                self._time_forward(part, modules[part])
 
     def forward(self) -> torch.Tensor:
         """The sum of the losses."""
@@ -120,10 +124,11 @@ class TimedStep(Step):
 
 def table(steps: list[TimedStep], seconds: list[list[float]]) -> str:
     """Markdown: seconds of each part and the ratio of the steps to the first; ``seconds`` are those of whole steps."""
-    columns = (*PARTS, 'losses', 'backward', 'optimizer', 'step')
+    all_medians = [{**step.medians(), 'step': statistics.median(mine)} for step, mine in zip(steps, seconds)]
+    names = (*PARTS, 'losses', 'backward', 'optimizer', 'step')
+    columns = [name for name in names if any(name in medians for medians in all_medians)]
     lines = [f'| config | {" | ".join(columns)} | ratio (range) |', '|---' * (len(columns) + 2) + '|']
-    for step, mine in zip(steps, seconds):
-        medians = {**step.medians(), 'step': statistics.median(mine)}
+    for step, medians, mine in zip(steps, all_medians, seconds):
         cells = [f'{medians[name]:.3f}' if name in medians else '' for name in columns]
         ratios = '{:.2f} ({:.2f} to {:.2f})'.format(*ratio(mine, seconds[0]))
         lines.append(f'| {step.name} | {" | ".join(cells)} | {ratios} |')

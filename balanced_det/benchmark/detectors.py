@@ -13,8 +13,7 @@ from mmengine.structures import InstanceData
 from balanced_det.analysis.runs import TOOLS
 from balanced_det.swap import METHODS, swap_config
 
-STOCK = 'stock'
-LOSSES = (STOCK, *METHODS)
+LOSSES = ('stock', *METHODS)
 # Smooth L1 in place of mmdet's L1 where the papers have it: what is compared differs in nothing but the balance.
 MODELS_OF = {
     'RetinaNet': 'retinanet_r50_fpn_smooth-l1.py',
@@ -36,7 +35,7 @@ def detector(name: str, losses: str) -> Config:
     init_default_scope('mmdet')
     base = MODELS_OF[name]
     cfg = Config.fromstring(f'_base_ = {base if "::" in base else str(FOLDER / base)!r}', '.py')
-    if losses != STOCK:
+    if losses != 'stock':
         cfg = swap_config(cfg, losses)
     return without_weights(cfg)
 
@@ -44,7 +43,10 @@ def detector(name: str, losses: str) -> Config:
 def without_weights(cfg: Config) -> Config:
     """The same config; nothing in its model is initialised from a file. Changes it in place."""
     for block in _blocks(cfg.model):
-        if (block.get('init_cfg') or {}).get('type') == 'Pretrained':
+        init = block.get('init_cfg')
+        if isinstance(init, list):
+            block.init_cfg = [one for one in init if one.get('type') != 'Pretrained']
+        elif init and init.get('type') == 'Pretrained':
             block.init_cfg = None
     return cfg
 

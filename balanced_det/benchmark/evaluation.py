@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 
-from balanced_det.benchmark.measure import Progress, compare, ratio
+from balanced_det.benchmark.measure import Progress, compare
 from balanced_det.evaluation.backends import BACKENDS, evaluators
 
 NUM_CLASSES = 80
@@ -35,9 +35,8 @@ def evaluation(num_images: int = 5000, rounds: int = 3, seed: int = 0, progress:
         progress: Is told which round has ended.
 
     Returns:
-        Rows: ``group``, ``case`` (a backend, or reading the files), ``seconds`` of each round, ``ratio`` to
-        pycocotools in the same round, and ``difference``, the largest from pycocotools in any precision, recall or
-        mean (None for the reading).
+        Rows: ``group``, ``case`` (a backend, or reading the files), ``seconds`` of each round, and
+        ``difference``, the largest from pycocotools in any precision, recall or mean (None for the reading).
 
     Raises:
         ImportError: If a backend's package cannot be imported.
@@ -57,7 +56,6 @@ def evaluation(num_images: int = 5000, rounds: int = 3, seed: int = 0, progress:
             group=f'{num_images} images, {len(loaded[0].anns)} boxes, {len(loaded[1].anns)} detections',
             case=case,
             seconds=seconds[case],
-            ratio=ratio(seconds[case], seconds[base]),
             difference=_difference(done[case], done[base]) if case in done else None,
         )
         for case in cases

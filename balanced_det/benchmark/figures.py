@@ -16,9 +16,10 @@ COLOURS = {STOCK: '#1f77b4', FUSED: '#d95f02'}
 
 
 def growth_figure(rows: Sequence[dict], subject: str) -> Figure:
-    """Time and memory over anchors and over classes; both axes are logarithmic.
+    """Time, forward and backward, and memory over anchors and over classes; both axes are logarithmic.
 
-    The dotted line through the first point of the fused loss has the slope 1: time and memory in proportion.
+    Time is relative to that of the fused loss at the first size. The dotted line through this point, and through that
+    of its memory, has the slope 1: time and memory in proportion.
 
     Args:
         rows: Those of the part.
@@ -34,10 +35,12 @@ def growth_figure(rows: Sequence[dict], subject: str) -> Figure:
         fixed = 'classes' if over == 'anchors' else 'anchors'
         label = f'{over}, at {mine[0][fixed]:,} {fixed}'
         times = [(row['case'], row[over], statistics.median(row['seconds'])) for row in mine]
+        _, size, base = next(time for time in times if time[0] == FUSED)
         memory = [
             (row['case'], row[over], row['memory'] * row['anchors'] * row['classes'] * FLOAT / 2**20) for row in mine
         ]
-        _draw(column[0], times, 'forward and backward [s]', label)
+        times = [(case, number, seconds / base) for case, number, seconds in times]
+        _draw(column[0], times, f'time (fused at {size:,} = 1)', label)
         _draw(column[1], memory, 'peak memory beside the logits [MiB]', label)
     figure.suptitle(subject, fontsize=10)
     return figure

@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from balanced_det.benchmark.losses import BALANCED, ETA, FUSED, STOCK, balanced_case, make_problem, stock_case
-from balanced_det.benchmark.measure import Progress, compare, free_memory, peak_memory, prefixed
+from balanced_det.benchmark.measure import BLOCK, Progress, compare, free_memory, peak_memory, prefixed
 
 ANCHORS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 CLASSES = (20, 80, 200, 365, 601, 1203)
@@ -54,19 +54,20 @@ def _measure_size(
     """Loss -> what was found at one size; ``needed`` is the memory of each loss, in units of the logits."""
     logits, free = num_anchors * num_classes * FLOAT, free_memory(device)
     # The random logits are made in steps that hold three of them.
-    fitting = [name for name, buffers in needed.items() if logits * max(1 + buffers, 3) < SPARE * free]
-    found: dict[str, dict] = {
-        name: dict(skipped=_reason(logits * (1 + buffers), free)) for name, buffers in needed.items()
-    }
+    bytes_of = {name: logits * max(1 + buffers, 3) for name, buffers in needed.items()}
+    fitting = [name for name, size in bytes_of.items() if size < SPARE * free]
+    found: dict[str, dict] = {name: dict(skipped=_reason(size, free)) for name, size in bytes_of.items()}
     if fitting:
         problem = make_problem(num_anchors, num_classes, num_anchors // NEGATIVES, device)
         makers = {STOCK: lambda: stock_case(problem), FUSED: lambda: balanced_case(problem, dict(BALANCED, eta=ETA))}
         cases = {name: makers[name]() for name in fitting}
-        seconds = compare(cases, rounds, progress)
+        seconds = compare(cases, rounds, progress, BLOCK[device.type])
         for name, case in cases.items():
             found[name] = dict(seconds=seconds[name], memory=peak_memory(case, device) / logits)
     return found
 
 
 def _reason(needed: float, free: float) -> str:
-    return f'needs {needed / 2**30:.0f} GiB, {free / 2**30:.0f} GiB are free'
+    return (
+        f'needs {needed / 2**30:.3g} GiB; of {free / 2**30:.3g} that are free {SPARE * free / 2**30:.3g} may be taken'
+    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,14 +15,14 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from balanced_det import fused_focal
 from balanced_det.benchmark.detectors import LOSSES, detector, random_batch
-from balanced_det.benchmark.measure import Case, Progress, compare, prefixed
+from balanced_det.benchmark.measure import BLOCK, Case, Progress, compare, prefixed
 from balanced_det.benchmark.syncs import count_cuda_syncs, count_syncs
+from balanced_det.fused_focal import chunked
 
 NUM_BOXES = 10
-# On a CPU the fused pass looks at where the positives are; on a GPU kernels take its place, which nothing waits for.
-FUSED = Path(fused_focal.__file__).parent
+#: The fused pass of a CPU, which looks at where the positives are; on a GPU kernels take its place that do not.
+ONLY_ON_CPU = chunked.__file__
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,10 @@ def measure_heads(
     num_images = 1 if quick else 2
     for case in QUICK if quick else HEADS:
         steps = {losses: head_step(case, losses, num_images, device) for losses in LOSSES}
-        seconds = compare(steps, rounds * case.repeat, prefixed(progress, f'{case.name}, {case.size} px'))
+        told = prefixed(progress, f'{case.name}, {case.size} px')
+        seconds = compare(steps, rounds * case.repeat, told, BLOCK[device.type])
         for losses, step in steps.items():
-            waits = count_syncs(step, ignored=FUSED if device.type == 'cpu' else None)
+            waits = count_syncs(step, ignored=ONLY_ON_CPU if device.type == 'cpu' else None)
             yield dict(
                 group=f'{case.name}, {case.size} px, {num_images} image{"s" * (num_images > 1)}',
                 case=losses,
@@ -112,8 +112,7 @@ def _dense_step(cfg: Any, size: int, num_images: int, device: torch.device) -> C
     leaves = [output.requires_grad_() for maps in outputs for output in maps]
 
     def step() -> object:
-        # The balanced losses leave the boxes of a level without positives out, which then has no gradient.
-        return torch.autograd.grad(_total(head.loss_by_feat(*outputs, gts, metas)), leaves, allow_unused=True)
+        return torch.autograd.grad(_total(head.loss_by_feat(*outputs, gts, metas)), leaves)
 
     return step
 

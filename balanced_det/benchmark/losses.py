@@ -15,7 +15,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from balanced_det.benchmark.measure import Case, Progress, compare, peak_memory
+from balanced_det.benchmark.measure import BLOCK, Case, Progress, compare, peak_memory
 
 ETA = 1.5
 FOCAL: dict[str, Any] = dict(use_sigmoid=True, gamma=2.0, alpha=0.25)
@@ -24,6 +24,8 @@ STOCK, AUTHORS, COPY = 'stock FocalLoss', "the authors' formulation", 'read and 
 FUSED, PLAIN = 'IoUBalancedFocalLoss', 'IoUBalancedFocalLoss, fused=False'
 HALF = 'IoUBalancedFocalLoss, bfloat16'
 BINS = 17  # GFL: reg_max 16
+IMAGE = dict(num_anchors=120_000, num_positives=300)  # a RetinaNet's, of 800 pixels
+NUM_IMAGES = {'cpu': 1, 'cuda': 8}
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ def make_problem(
     normal = partial(torch.randn, generator=generator)
     order = torch.randperm(num_anchors, generator=generator)
     positives, ignored = order[:num_positives].sort().values, order[num_positives:][: num_anchors // 20]
-    boxes = torch.randint(0, 20, (num_positives,), generator=generator)
+    num_boxes = max(1, num_positives // 15)
+    boxes = torch.randint(0, num_boxes, (num_positives,), generator=generator)
     labels = torch.full((num_anchors,), num_classes)
-    labels[positives] = torch.randint(0, num_classes, (20,), generator=generator)[boxes]
+    labels[positives] = torch.randint(0, num_classes, (num_boxes,), generator=generator)[boxes]
     weight = torch.ones(num_anchors)
     weight[ignored] = 0
     corner = torch.rand(num_anchors, 2, generator=generator) * 800
@@ -157,7 +160,7 @@ def authors_focal_loss(problem: Problem, eta: float = ETA) -> Tensor:
 
 
 def _half_cases(problem: Problem) -> dict[str, Case]:
-    """On a GPU: logits as a head under bfloat16 autocast has them; mmcv's focal loss has them as float32."""
+    """On a GPU: logits as a head under autocast has them. There is no stock loss: mmcv has no kernel for bfloat16."""
     if problem.logits.device.type == 'cpu':
         return {}
     half = replace(problem, logits=problem.logits.detach().bfloat16().requires_grad_())
@@ -225,10 +228,12 @@ def measure_losses(
 ) -> Iterator[dict]:
     """Rows of the part: case, seconds of each round, and peak memory in units of the float32 logits."""
     init_default_scope('mmdet')
-    size = dict(num_anchors=2000, num_classes=8, num_positives=20) if quick else {}
+    size = {name: number * NUM_IMAGES[device.type] for name, number in IMAGE.items()}
+    if quick:
+        size = dict(num_anchors=2000, num_classes=8, num_positives=20)
     problem = make_problem(**size, device=device)
     cases = loss_cases(problem)
-    seconds = compare(cases, rounds, progress)
+    seconds = compare(cases, rounds, progress, BLOCK[device.type])
     logits = problem.logits.numel() * problem.logits.element_size()
     anchors, classes = problem.logits.shape
     for name, case in cases.items():

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import mmdet
-import torch
-
-import balanced_det
 from balanced_det.benchmark.goals import goal_lines
 from balanced_det.benchmark.measure import ratio
 from balanced_det.datasets.whole_files import write_text
@@ -79,21 +73,6 @@ def read(folder: Path, device: str) -> dict[str, Result]:
     return found
 
 
-def conditions(device: torch.device, command: str) -> dict[str, str]:
-    """Machine, versions and command line."""
-    threads = torch.get_num_threads()
-    machine = f'{_cpu()}, {len(os.sched_getaffinity(0))} cores, {threads} thread{"s" * (threads > 1)}'
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    if device.type == 'cuda':
-        gpu = torch.cuda.get_device_properties(device)
-        machine, memory = f'{gpu.name}; {machine}', gpu.total_memory
-    return dict(
-        machine=f'{machine}, {memory / 2**30:.0f} GiB{" on the GPU" * (device.type == "cuda")}',
-        versions=f'torch {torch.__version__}, mmdet {mmdet.__version__}, mmdet-balanced {balanced_det.__version__}',
-        command=command,
-    )
-
-
 def text(result: Result) -> str:
     """Markdown of a part: title, table, conditions."""
     remarks = ['A smoke run: its numbers say nothing.'] * result.quick + ['Interrupted.'] * (not result.complete)
@@ -126,16 +105,22 @@ def table(result: Result, times: bool = True) -> str:
     return '\n'.join(lines)
 
 
-def generated(results: Mapping[str, Result], device: str) -> str:
-    """The generated part of docs/performance.md of a device: goals, then the parts.
+def check(results: Mapping[str, Result], device: str) -> None:
+    """Whether the results of a device can be documented.
 
     Raises:
-        BenchmarkError: A part was a smoke run or was interrupted.
+        BenchmarkError: There are none, or a part was a smoke run or was interrupted.
     """
+    if not results:
+        raise BenchmarkError(f'nothing was measured on {device}: run the parts first')
     for result in results.values():
         if result.quick or not result.complete:
             what = 'a smoke run' if result.quick else 'interrupted'
             raise BenchmarkError(f'{result.part} on {device} was {what} and is no result: measure it again')
+
+
+def generated(results: Mapping[str, Result], device: str) -> str:
+    """The generated part of docs/performance.md of a device: goals, then the parts."""
     goals = goal_lines({part: result.rows for part, result in results.items()}, device)
     blocks = ['| goal | limit | measured | holds |\n|---|---|---|---|\n' + '\n'.join(goals)]
     before = None
@@ -152,10 +137,9 @@ def update(page: Path, results: Mapping[str, Result], device: str) -> None:
     """Write the generated part of a page.
 
     Raises:
-        BenchmarkError: It lacks its markers, or there is nothing to write.
+        BenchmarkError: It lacks its markers, or the results do not pass :func:`check`.
     """
-    if not results:
-        raise BenchmarkError(f'nothing was measured on {device}: run the parts first')
+    check(results, device)
     begin, end = (MARKER.format(word, device) for word in ('begin', 'end'))
     before, found, rest = page.read_text().partition(begin)
     _, found_end, after = rest.partition(end)
@@ -171,12 +155,6 @@ def figure_name(device: str) -> str:
 
 def _path(folder: Path, device: str, part: str) -> Path:
     return folder / f'{device}_{part}.json'
-
-
-def _cpu() -> str:
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.processor())
 
 
 def _case(row: dict, rows: Sequence[dict]) -> str:

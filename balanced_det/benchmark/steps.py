@@ -12,10 +12,10 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from torch import Tensor
+from torch import Tensor, nn
 
 from balanced_det.benchmark.detectors import LOSSES, detector, random_batch, without_weights
-from balanced_det.benchmark.measure import Progress, compare, prefixed
+from balanced_det.benchmark.measure import BLOCK, Progress, compare, prefixed
 
 
 class Step:
@@ -39,6 +39,10 @@ class Step:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9)
         head = getattr(self.model, 'roi_head', self.model).bbox_head
+        if isinstance(head, nn.ModuleList):
+            raise ValueError(
+                f'{type(self.model).__name__} has several bbox_heads: name a config of a detector with one'
+            )
         self.data = random_batch(size, batch_size, boxes, head.num_classes)
 
     def forward(self) -> Tensor:
@@ -95,7 +99,7 @@ def measure_steps(
         steps = {
             losses: Step(detector(case.name, losses), case.size, case.batch_size, 10, device).run for losses in LOSSES
         }
-        seconds = compare(steps, rounds, prefixed(progress, case.name))
+        seconds = compare(steps, rounds, prefixed(progress, case.name), BLOCK[device.type])
         for losses in steps:
             group = f'{case.name}, {case.size} px, {case.batch_size} image{"s" * (case.batch_size > 1)}'
             yield dict(group=group, case=losses, seconds=seconds[losses])

@@ -10,7 +10,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -33,6 +32,8 @@ WAITING = {
     aten.unique_dim,
     aten.equal,
 }
+#: What torch says of each wait; that this is a prototype it says once, in other words.
+CUDA_WAIT = 'called a synchronizing CUDA operation'
 CPU_CALLS = {Tensor.tolist, Tensor.cpu, F.one_hot}
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
@@ -45,13 +46,13 @@ class SyncCounter(TorchDispatchMode):
     they cannot be told from others. Neither is ``one_hot``, which has its number of classes in mmdet.
 
     Args:
-        ignored: A folder; what its modules call is not counted.
+        ignored: A module's file; what its functions call is not counted.
 
     Attributes:
         calls: Operation -> how often the host waited for it.
     """
 
-    def __init__(self, ignored: Path | None = None) -> None:
+    def __init__(self, ignored: str | None = None) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
         self.ignored = ignored
@@ -75,7 +76,7 @@ class SyncCounter(TorchDispatchMode):
 
     def add(self, operation: str) -> None:
         """Count an operation, unless what calls it is ignored."""
-        if not (self.ignored and any(self.ignored in Path(file).parents for file in _calling_files())):
+        if not (self.ignored and self.ignored in _calling_files()):
             self.calls[operation] += 1
 
 
@@ -96,7 +97,7 @@ class _CallCounter(TorchFunctionMode):
         return result
 
 
-def count_syncs(step: Callable[[], object], ignored: Path | None = None) -> Counter[str]:
+def count_syncs(step: Callable[[], object], ignored: str | None = None) -> Counter[str]:
     """Operations of a step for which the host waits, see :class:`SyncCounter`."""
     with SyncCounter(ignored) as counter:
         step()
@@ -107,7 +108,7 @@ def count_cuda_syncs(step: Callable[[], object]) -> int:
     """How often CUDA says that the host waits for it; copies to the GPU are among these."""
     with _sync_warnings() as caught:
         step()
-    return sum('synchronizing' in str(warning.message) for warning in caught)
+    return sum(CUDA_WAIT in str(warning.message) for warning in caught)
 
 
 def _calling_files() -> Iterator[str]:

@@ -22,13 +22,13 @@ WIDTH, HEIGHT = 160, 120
 CLASSES = ('a', 'b', 'c', 'd', 'never annotated', 'never at all')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _installed():
+@pytest.fixture(scope='module')
+def installed():
     pytest.importorskip('faster_coco_eval')
 
 
 @pytest.fixture(scope='module', params=['numbers', 'names'])
-def made(request) -> tuple[dict, list[dict]]:
+def made(request, installed) -> tuple[dict, list[dict]]:
     """Ground truth and detections, in COCO's format.
 
     Scores of one digit, so most are equal; boxes on a grid, so IoUs lie on thresholds; crowds, as polygons and as
@@ -198,10 +198,10 @@ def test_backend_that_is_not_installed(metric, monkeypatch):
 # ----------------------------------------------------------------------------------------- benchmark
 
 
+@pytest.mark.usefixtures('installed')
 def test_benchmark():
     """The backends' numbers agree on what it times, and they are not trivial."""
     rows = evaluation(num_images=4, rounds=2)
     assert [row['case'] for row in rows] == [*BACKENDS, 'reading the files']
     assert all(len(row['seconds']) == 2 and min(row['seconds']) > 0 for row in rows)
-    assert rows[0]['ratio'].median == 1
     assert rows[1]['difference'] < 1e-12

@@ -42,21 +42,32 @@ def test_a_part_is_printed_and_kept(run, tmp_path):
     printed = run('loss', '--quick')
     assert 'loss: round 2 of 2' in printed.err
     assert f'### {PARTS["loss"]}\n\nA smoke run: its numbers say nothing.\n' in printed.out
-    kept = json.loads((tmp_path / 'cpu_loss.json').read_text())
+    kept = json.loads((tmp_path / 'quick' / 'cpu_loss.json').read_text())
     assert kept['complete']
-    assert kept['conditions']['command'].startswith('python tools/benchmark.py loss --quick')
+    assert kept['conditions']['command'] == 'python tools/benchmark.py loss --device cpu --quick'
     assert [len(row['seconds']) for row in kept['rows']] == [2] * len(kept['rows'])
-    assert run('show').out.strip() == printed.out.strip()
+    assert run('show', '--quick').out.strip() == printed.out.strip()
+    assert 'nothing was measured on cpu' in run('show').out
 
 
 def test_the_growth_gets_its_figure(run, tmp_path):
     pytest.importorskip('matplotlib')
     run('growth', '--quick', '--rounds', '1')
-    assert (tmp_path / 'growth_cpu.png').read_bytes()[:4] == b'\x89PNG'
+    assert (tmp_path / 'quick' / 'growth_cpu.png').read_bytes()[:4] == b'\x89PNG'
 
 
 def test_the_metrics_backends(run):
+    pytest.importorskip('faster_coco_eval', reason="pip install -e '.[fast-eval]'")
     assert '| faster_coco_eval | ' in run('evaluation', '--quick', '--rounds', '1').out
+
+
+def test_missing_extras_are_told_before_anything_is_measured(run, tmp_path, monkeypatch):
+    for package in ('matplotlib', 'faster_coco_eval'):
+        monkeypatch.setitem(sys.modules, package, None)
+    message = r"growth needs matplotlib, evaluation needs faster_coco_eval: pip install -e '\.\[plots,fast-eval\]'"
+    with pytest.raises(SystemExit, match=message):
+        run('all', '--quick')
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_run_keeps_what_was_done(tool, run, tmp_path, monkeypatch):
@@ -84,19 +95,26 @@ def test_the_page_has_its_markers():
         assert page.index(MARKER.format('begin', device)) < page.index(MARKER.format('end', device))
 
 
-def test_step_time_tells_the_parts_of_each_config(monkeypatch, capsys):
-    config = str(ROOT / 'configs' / 'demo' / 'retinanet_r18_fpn_digit-scenes.py')
+@pytest.mark.parametrize(
+    ('config', 'heads'),
+    [
+        ('configs/demo/retinanet_r18_fpn_digit-scenes.py', ['bbox_head']),
+        ('configs/_base_/models/faster-rcnn_r50_fpn_smooth-l1.py', ['rpn_head', 'roi_head.bbox_head']),
+    ],
+)
+def test_step_time_tells_the_parts_of_each_config(config, heads, monkeypatch, capsys):
+    config = str(ROOT / config)
     arguments = [config, config, '--size', '64', '--boxes', '3', '--rounds', '2', '--device', 'cpu']
     monkeypatch.setattr(sys, 'argv', ['step_time.py', *arguments])
     load('step_time').main()
     _, head, _, first, second = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in head.split('|')[2:-1]] == [
-        *('backbone', 'neck', 'transfer', 'arm_head', 'bbox_head', 'losses', 'backward', 'optimizer', 'step'),
+        *('backbone', 'neck', *heads, 'losses', 'backward', 'optimizer', 'step'),
         'ratio (range)',
     ]
     assert first.endswith('| 1.00 (1.00 to 1.00) |')
     for line in (first, second):
         cells = [cell.strip() for cell in line.split('|')[2:-2]]
-        backbone, neck, head, losses, backward, optimizer, step = map(float, filter(None, cells))
+        *parts, step = map(float, cells)
         # Medians of two rounds are means, so that the parts add up to the step, up to zeroing gradients and rounding.
-        assert 0.7 * step < backbone + neck + head + losses + backward + optimizer < step + 0.01
+        assert 0.7 * step < sum(parts) < step + 0.01

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.config import Config
 
 import harmonic  # noqa: F401  registers the heads
 import iou_balanced  # noqa: F401
-from balanced_det.benchmark.detectors import LOSSES, MODELS_OF, detector
+from balanced_det.benchmark.detectors import LOSSES, MODELS_OF, detector, without_weights
 from balanced_det.benchmark.heads import HeadCase, head_step, measure_heads, output_shapes
 
 CPU = torch.device('cpu')
@@ -32,6 +33,12 @@ def test_heads_have_their_number_of_anchors(name, size, columns, anchors):
 @pytest.mark.parametrize('name', MODELS_OF)
 def test_no_weights_are_to_be_loaded(name, losses):
     assert 'Pretrained' not in str(detector(name, losses).model)
+
+
+def test_other_initialisations_of_a_list_are_kept():
+    kaiming, pretrained = dict(type='Kaiming'), dict(type='Pretrained', checkpoint='a.pth')
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=[kaiming, pretrained]), neck=dict(init_cfg=kaiming))))
+    assert without_weights(cfg).model == dict(backbone=dict(init_cfg=[kaiming]), neck=dict(init_cfg=kaiming))
 
 
 def test_the_roi_head_gets_512_rois_a_quarter_of_them_positive():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from balanced_det.benchmark.measure import compare, free_memory, peak_memory, prefixed, ratio
+from balanced_det.benchmark import measure
+from balanced_det.benchmark.measure import choose_device, compare, free_memory, peak_memory, prefixed, ratio
 
 CPU = torch.device('cpu')
 N = 250_000  # a float32 buffer of 1 MB
@@ -26,6 +28,22 @@ def test_seconds_are_wall_seconds_and_the_warm_up_is_not_counted():
     waits = iter((0.3, 0.02, 0.02))
     (seconds,) = compare({'a': lambda: time.sleep(next(waits))}, 2).values()
     assert all(0.02 <= value < 0.3 for value in seconds)
+
+
+def test_a_block_has_the_same_number_of_calls_for_all_and_seconds_are_those_of_one(monkeypatch):
+    calls = []
+    monkeypatch.setattr(measure, 'time', SimpleNamespace(perf_counter=lambda: sum(calls)))
+    seconds = compare({'slow': lambda: calls.append(20), 'fast': lambda: calls.append(5)}, 2, block=30)
+    assert seconds == dict(slow=[20, 20], fast=[5, 5])
+    # Once to warm up; 1 and 2 calls of the first case, then 2, 4 and 8 of the other, reach 30; two rounds of 8.
+    assert calls == [5, 20] + 3 * [20] + 14 * [5] + 8 * [20] + 16 * [5] + 8 * [20]
+
+
+def test_a_numbered_gpu_becomes_the_current_one(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, 'set_device', chosen.append)
+    assert [str(choose_device(name)) for name in ('cpu', 'cuda', 'cuda:1')] == ['cpu', 'cuda', 'cuda:1']
+    assert chosen == [torch.device('cuda', 1)]
 
 
 def test_ratio_is_taken_within_the_rounds():

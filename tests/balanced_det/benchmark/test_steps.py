@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 import harmonic  # noqa: F401  registers the heads
 import iou_balanced  # noqa: F401
-from balanced_det.benchmark.detectors import FOLDER, LOSSES, STOCK
+from balanced_det.benchmark.detectors import FOLDER, LOSSES
 from balanced_det.benchmark.steps import Step, measure_steps
 from balanced_det.swap import swap_config
 
@@ -19,7 +19,7 @@ from balanced_det.swap import swap_config
 def steps():
     """A small RetinaNet with each method's losses."""
     stock = Config.fromfile(FOLDER / 'retinanet_r18_small.py')
-    configs = {losses: stock if losses == STOCK else swap_config(stock, losses) for losses in LOSSES}
+    configs = {losses: stock if losses == 'stock' else swap_config(stock, losses) for losses in LOSSES}
     return {losses: Step(cfg, 64, 2, 3, torch.device('cpu')) for losses, cfg in configs.items()}
 
 

@@ -253,7 +253,10 @@ def test_norms_of_the_head(kwargs):
         (dict(stacked_convs=1), 'prediction modules in place of towers'),
         (dict(use_depthwise=True), 'prediction modules in place of towers'),
         (dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True)), 'scores the background as one more class'),
-        (dict(loss_cls=dict(NEUTRAL_CE, eta=1.5)), 'needs the IoU of the regressed boxes, which DSSDHead does not hand over'),
+        (
+            dict(loss_cls=dict(NEUTRAL_CE, eta=1.5)),
+            'needs the IoU of the regressed boxes, which DSSDHead does not hand over',
+        ),
         (dict(loss_bbox=BALANCED_L1), 'set loss_bbox.target_stds='),
         (dict(loss_bbox=dict(type='HIoULoss')), 'set reg_decoded_bbox=True'),
     ],
