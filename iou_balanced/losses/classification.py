@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,21 @@ from iou_balanced.functional import Reduce, iou_balanced_weight
 from iou_balanced.losses.arguments import exponent
 
 SCOPES = ('batch', 'level', 'image')
+
+
+class _Samples(NamedTuple):
+    """Samples over which Eq. 4 normalises: arguments of ``forward``, ``cls_score`` as a list of blocks."""
+
+    blocks: list[Tensor]
+    labels: Tensor
+    iou: Tensor
+    weight: Tensor | None
+    inds: Tensor
+
+    def cls_score(self) -> Tensor:
+        """All logits, (n, C), float32 at least: half precision loses the small weights of Eq. 4, and overflows."""
+        logits = concatenated(self.blocks)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class IoUBalancedClassification:
@@ -88,26 +104,15 @@ class IoUBalancedClassification:
         # An override of 'none' ranks hard examples, which not every GPU does: it must not wait for the others.
         reduce = reduce_mean if self.sync and reduction_override != 'none' else None
         with torch.autocast(device_type=labels.device.type, enabled=False):
-            return self._loss(blocks, labels, iou, inds, weight, avg_factor, reduction, reduce)
+            return self._loss(_Samples(blocks, labels, iou, weight, inds), avg_factor, reduction, reduce)
 
-    def _loss(
-        self,
-        blocks: Sequence[Tensor],
-        labels: Tensor,
-        iou: Tensor,
-        inds: Tensor,
-        weight: Tensor | None,
-        avg_factor: float | None,
-        reduction: str,
-        reduce: Reduce,
-    ) -> Tensor:
+    def _loss(self, samples: _Samples, avg_factor: float | None, reduction: str, reduce: Reduce) -> Tensor:
         """The stock loss and what the balance adds."""
-        cls_score = _in_float32(concatenated(blocks))
+        cls_score, labels, inds = samples.cls_score(), samples.labels, samples.inds
         stock = super().forward(  # type: ignore[misc]
-            cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
+            cls_score, labels, samples.weight, avg_factor=avg_factor, reduction_override=reduction
         )
-        loss = self.positive_loss(cls_score[inds], labels[inds])
-        loss, balance = self._balanced(loss, iou[inds], None if weight is None else weight[inds], reduce)
+        loss, balance = self._balanced(self.positive_loss(cls_score[inds], labels[inds]), samples, reduce)
         # mmdet's binary cross-entropy of float64 logits is float32
         added = (self.loss_weight * (balance - 1) * loss).to(stock.dtype)
         if reduction == 'none':
@@ -116,11 +121,12 @@ class IoUBalancedClassification:
             return stock + added.sum() / cls_score.numel()
         return stock + weight_reduce_loss(added, reduction=reduction, avg_factor=avg_factor)
 
-    def _balanced(self, loss: Tensor, iou: Tensor, weight: Tensor | None, reduce: Reduce) -> tuple[Tensor, Tensor]:
+    def _balanced(self, loss: Tensor, samples: _Samples, reduce: Reduce) -> tuple[Tensor, Tensor]:
         """Loss of the positives by the weight of their samples, and the weights of Eq. 4; both (P,)."""
-        if weight is not None:
-            loss = loss * weight
-        return loss, iou_balanced_weight(iou.to(loss.dtype), loss, eta=self.eta, reduce=reduce)
+        if samples.weight is not None:
+            loss = loss * samples.weight[samples.inds]
+        iou = samples.iou[samples.inds].to(loss.dtype)
+        return loss, iou_balanced_weight(iou, loss, eta=self.eta, reduce=reduce)
 
     def _split(self, blocks: Sequence[Tensor], target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if self.eta == 0 and isinstance(target, Tensor):  # no sample weighs more for its fit, which need not be known
@@ -190,26 +196,15 @@ class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
         logits = cls_score.gather(1, labels[:, None]).squeeze(1)
         return positive_focal_loss(logits, gamma=self.gamma, alpha=self.alpha)
 
-    def _loss(
-        self,
-        blocks: Sequence[Tensor],
-        labels: Tensor,
-        iou: Tensor,
-        inds: Tensor,
-        weight: Tensor | None,
-        avg_factor: float | None,
-        reduction: str,
-        reduce: Reduce,
-    ) -> Tensor:
+    def _loss(self, samples: _Samples, avg_factor: float | None, reduction: str, reduce: Reduce) -> Tensor:
         """The loss of the negatives in one pass, and that of the positives."""
+        blocks, labels, _, weight, inds = samples
         if not self.fused or reduction == 'none' or not runs_on(labels.device):
-            return super()._loss(blocks, labels, iou, inds, weight, avg_factor, reduction, reduce)
+            return super()._loss(samples, avg_factor, reduction, reduce)
+        focal = dict(gamma=self.gamma, alpha=self.alpha)
         scale = self.loss_weight * sum_factor(reduction, avg_factor, sum(block.numel() for block in blocks))
-        negatives, logits = focal_negatives(
-            blocks, labels, inds, weight, gamma=self.gamma, alpha=self.alpha, scale=scale
-        )
-        loss = positive_focal_loss(logits, gamma=self.gamma, alpha=self.alpha)
-        loss, balance = self._balanced(loss, iou[inds], None if weight is None else weight[inds], reduce)
+        negatives, logits = focal_negatives(blocks, labels, inds, weight, **focal, scale=scale)
+        loss, balance = self._balanced(positive_focal_loss(logits, **focal), samples, reduce)
         return negatives + scale * (balance * loss).sum()
 
 
@@ -243,25 +238,14 @@ class IoUBalancedCrossEntropyLoss(IoUBalancedClassification, CrossEntropyLoss):
         super().__init__(use_sigmoid=use_sigmoid, reduction=reduction, loss_weight=loss_weight)
         self._set_balance(eta, scope, sync)
 
-    def _loss(
-        self,
-        blocks: Sequence[Tensor],
-        labels: Tensor,
-        iou: Tensor,
-        inds: Tensor,
-        weight: Tensor | None,
-        avg_factor: float | None,
-        reduction: str,
-        reduce: Reduce,
-    ) -> Tensor:
+    def _loss(self, samples: _Samples, avg_factor: float | None, reduction: str, reduce: Reduce) -> Tensor:
         """A softmax loss has one value for each sample, so the balance is a weight of the sample."""
         if self.use_sigmoid:
-            return super()._loss(blocks, labels, iou, inds, weight, avg_factor, reduction, reduce)
-        cls_score = _in_float32(concatenated(blocks))
-        weight = cls_score.new_ones(len(cls_score)) if weight is None else weight.to(cls_score.dtype)
+            return super()._loss(samples, avg_factor, reduction, reduce)
+        cls_score, labels, inds = samples.cls_score(), samples.labels, samples.inds
+        weight = cls_score.new_ones(len(labels)) if samples.weight is None else samples.weight.to(cls_score.dtype)
         with torch.no_grad():
-            loss = self.positive_loss(cls_score[inds], labels[inds])
-            _, balance = self._balanced(loss, iou[inds], weight[inds], reduce)
+            _, balance = self._balanced(self.positive_loss(cls_score[inds], labels[inds]), samples, reduce)
         weight = weight.index_put((inds,), weight[inds] * balance)
         return CrossEntropyLoss.forward(
             self, cls_score, labels, weight, avg_factor=avg_factor, reduction_override=reduction
@@ -272,8 +256,3 @@ class IoUBalancedCrossEntropyLoss(IoUBalancedClassification, CrossEntropyLoss):
         if self.use_sigmoid:
             return -F.logsigmoid(cls_score.gather(1, labels[:, None]).squeeze(1))
         return F.cross_entropy(cls_score, labels, reduction='none')
-
-
-def _in_float32(cls_score: Tensor) -> Tensor:
-    """At least: half precision loses the small weights in the difference to the stock loss, and overflows."""
-    return cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
