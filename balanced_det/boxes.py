@@ -38,7 +38,7 @@ def aligned_iou(boxes: Tensor, targets: Tensor) -> Tensor:
     """
     _check_rows(boxes, targets)
     with torch.autocast(device_type=boxes.device.type, enabled=False):
-        boxes, targets = _at_least_float32(boxes), _at_least_float32(targets)
+        boxes, targets = at_least_float32(boxes), at_least_float32(targets)
         iou = bbox_overlaps(boxes, targets, is_aligned=True)
         return iou.masked_fill(~finite_rows(boxes, targets), torch.nan)
 
@@ -67,7 +67,7 @@ def delta_iou(pred: Tensor, target: Tensor, *, stds: Sequence[float] = UNIT_STDS
     """
     _check_rows(pred, target)
     with torch.autocast(device_type=pred.device.type, enabled=False):
-        pred, target = _at_least_float32(pred), _at_least_float32(target)
+        pred, target = at_least_float32(pred), at_least_float32(target)
         anchor = pred.new_tensor([-0.5, -0.5, 0.5, 0.5]).expand(2 * len(pred), 4)
         boxes = delta2bbox(anchor, torch.cat([pred, target]), stds=tuple(stds))
         iou = bbox_overlaps(boxes[: len(pred)], boxes[len(pred) :], is_aligned=True)
@@ -115,7 +115,7 @@ def decoded_iou(coder: BaseBBoxCoder, priors: Tensor, pred: Tensor, target: Tens
     *Gradient*: flows to ``pred``; call it under ``torch.no_grad()`` for a weight.
     """
     with torch.autocast(device_type=pred.device.type, enabled=False):
-        priors, pred, target = (_at_least_float32(rows) for rows in (priors, pred, target))
+        priors, pred, target = (at_least_float32(rows) for rows in (priors, pred, target))
         if decoded:
             boxes, target_boxes = get_box_tensor(coder.decode(priors, pred)), target
         else:  # one call for both: of a few boxes, each operation costs more than its numbers
@@ -148,7 +148,8 @@ def visible_boxes(boxes: Tensor, img_shape: Sequence[int]) -> Tensor:
     return has_width & has_height & finite_rows(boxes)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32; other types stay."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import FoveaHead, RetinaHead, RetinaSepBNHead
-from mmdet.models.losses import CrossEntropyLoss, FocalLoss
+from mmdet.models.losses import CrossEntropyLoss, FocalLoss, L1Loss, SmoothL1Loss
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
 from mmdet.registry import MODELS
@@ -45,7 +45,6 @@ class HarmonicLossMixin:
     loss_bbox: Any
     loss_cls: Any
     matched_iou: Any
-    num_classes: int
     regressed: Any
     stock_cls_loss: Any
 
@@ -88,7 +87,7 @@ class HarmonicLossMixin:
         if self.loss_joint.avg == 'positives':
             cls_avg = bbox_avg = max(len(group.pos_inds), 1)
         positives, keep = self._finite(group.positives)
-        if self._is_fused(keep.device, reduction_override):
+        if self._is_fused(group.cls_scores[0], reduction_override):
             stock, cls_loss, score = self._fused_focal_loss(group, keep, cls_avg, reduction_override)
         else:
             stock = self.stock_cls_loss(group, cls_avg, reduction_override)
@@ -117,16 +116,19 @@ class HarmonicLossMixin:
         self.loss_joint.num_left_out = self.loss_joint.num_left_out + (counts & ~finite).sum()
         return positives.float().zero_unless(counts & finite), counts & finite
 
-    def _is_fused(self, device: torch.device, reduction_override: str | None) -> bool:
+    def _is_fused(self, cls_score: Tensor, reduction_override: str | None) -> bool:
         """Whether the stock loss is one that the fused pass computes."""
         plain = type(self.loss_cls) is FocalLoss and not getattr(self.loss_cls, 'activated', False)
         reduces = (reduction_override or self.loss_cls.reduction) != 'none'
-        return self.loss_joint.fused and plain and reduces and runs_on(device)
+        return self.loss_joint.fused and plain and reduces and runs_on(cls_score.device, cls_score.dtype)
 
     def _fused_focal_loss(
         self, group: SampleGroup, keep: Tensor, avg_factor: float, reduction_override: str | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The stock focal loss of all samples; loss and score of each positive, (P,)."""
+        """The stock focal loss of all samples; loss and score of each positive, (P,).
+
+        Their gradients go through the P logits, not through a gradient of the size of all of them.
+        """
         loss, entries = self.loss_cls, sum(scores.numel() for scores in group.cls_scores)
         focal = dict(gamma=loss.gamma, alpha=loss.alpha)
         scale = loss.loss_weight * sum_factor(reduction_override or loss.reduction, avg_factor, entries)
@@ -134,7 +136,7 @@ class HarmonicLossMixin:
             group.cls_scores, group.labels, group.pos_inds, group.label_weights, **focal, scale=scale
         )
         stock = negatives + scale * (positive_focal_loss(logits, **focal) * group.positives.label_weights).sum()
-        logits = logits.where(keep, 0)
+        logits = logits.where(keep, 0)  # the stock loss keeps what is not finite, the coupling does not
         return stock, loss.loss_weight * positive_focal_loss(logits, **focal), logits.sigmoid()
 
     def _sample_loss(self, positives: MatchedSamples) -> Tensor:
@@ -154,13 +156,20 @@ class HarmonicLossMixin:
             iou = self.matched_iou(positives)
             # A balanced loss_bbox cannot know it from what a FoveaBox regresses.
             of_bbox = dict(iou=iou.detach()) if hasattr(self.loss_bbox, 'target_stds') else {}
-            # Given the weights, mmdet's losses wait for a GPU to tell whether any is above 0.
-            bbox_loss = self.loss_bbox(
-                self.regressed(positives), positives.bbox_targets, reduction_override='none', **of_bbox
-            )
-            # IoU losses have one value for each box, the others for each coordinate.
+            # Given weights, mmdet's L1 losses wait for a GPU to tell whether any is above 0.
+            multiplies = isinstance(self.loss_bbox, (L1Loss, SmoothL1Loss))
             weights = positives.bbox_weights
-            bbox_loss = (bbox_loss * weights).sum(dim=1) if bbox_loss.ndim == 2 else bbox_loss * weights.mean(dim=1)
+            bbox_loss = self.loss_bbox(
+                self.regressed(positives),
+                positives.bbox_targets,
+                None if multiplies else weights,
+                reduction_override='none',
+                **of_bbox,
+            )
+            if multiplies:
+                bbox_loss = bbox_loss * weights
+            if bbox_loss.ndim == 2:  # IoU losses have one value for each box, the others for each coordinate
+                bbox_loss = bbox_loss.sum(dim=1)
             own, prob = class_probabilities(
                 positives.cls_score, positives.labels, use_sigmoid=self.loss_cls.use_sigmoid
             )

@@ -35,7 +35,6 @@ class IoUBalancedLossMixin:
     loss_bbox: Any
     loss_cls: Any
     matched_iou: Any
-    num_classes: int
     regressed: Any
     stock_cls_loss: Any
     sync: bool

@@ -1,4 +1,4 @@
-"""The pass over the negatives in torch: chunk by chunk, so that what is computed of a chunk stays in the cache."""
+"""The pass over the negatives on a CPU: chunk by chunk, so that what is computed of a chunk stays in the cache."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Entries of a chunk. On a CPU the buffers of a chunk, half a megabyte each, fit the cache, and are large enough for
-# torch to divide an operation among threads; a GPU wants few launches.
-CPU_CHUNK, GPU_CHUNK = 2**17, 2**22
+from balanced_det.blocks import positive_inds
+
+# Entries of a chunk: its buffers, half a megabyte each, fit the cache, and are large enough for torch to divide an
+# operation among threads.
+CHUNK = 2**17
 
 
 def negative_sum(
@@ -72,17 +74,16 @@ class _Chunk(NamedTuple):
 
 def _rows(logits: Tensor) -> int:
     """Number of rows in a chunk."""
-    entries = CPU_CHUNK if logits.device.type == 'cpu' else GPU_CHUNK
-    return max(1, entries // max(1, logits.size(1)))
+    return max(1, CHUNK // max(1, logits.size(1)))
 
 
 def _chunks(logits: Tensor, labels: Tensor, weight: Tensor | None, grad: Tensor | None) -> Iterator[_Chunk]:
     if not logits.numel():
         return
     num_rows = _rows(logits)
-    inds = ((labels >= 0) & (labels < logits.size(1))).nonzero().squeeze(1)
+    inds = positive_inds(labels, logits.size(1))
     pieces = logits.split(num_rows)
-    starts = torch.arange(len(pieces) + 1, device=inds.device) * num_rows
+    starts = torch.arange(len(pieces) + 1) * num_rows
     cuts = torch.searchsorted(inds, starts).tolist()
     weights = [None] * len(pieces) if weight is None else _unless_ones(weight, num_rows)
     grads = [None] * len(pieces) if grad is None else grad.split(num_rows)

@@ -35,8 +35,8 @@ def focal_negatives(
     compute, from the second result.
 
     Args:
-        cls_scores: Blocks of logits, shapes (n_k, C), that follow one another, n rows in all. Half precision is
-            computed in float32.
+        cls_scores: Blocks of logits, shapes (n_k, C), that follow one another, n rows in all, on a device on which the
+            pass :func:`runs_on`. Half precision is computed in float32.
         labels: Shape (n,), class index; a row whose label is not in [0, C) has no positive entry.
         inds: Shape (P,), the rows that have one.
         weight: Shape (n,), weight of each row, a constant; None: 1.
@@ -58,9 +58,9 @@ def focal_negatives(
     return _FocalNegatives.apply(targets, wants_grad, *(score.contiguous() for score in cls_scores))
 
 
-def runs_on(device: torch.device) -> bool:
-    """Whether the pass is made for a device: it sums in float64, which others may not have."""
-    return device.type in ('cpu', 'cuda')
+def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is a fused pass for logits of a type on a device: CPUs, and GPUs on which Triton works."""
+    return device.type == 'cpu' or (device.type == 'cuda' and triton_kernels.works_on(device, dtype))
 
 
 def positive_focal_loss(logits: Tensor, *, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
@@ -134,8 +134,7 @@ class _FocalNegatives(torch.autograd.Function):
 
 
 def _backend(blocks: Sequence[Tensor]) -> ModuleType:
-    device = blocks[0].device
-    return triton_kernels if device.type == 'cuda' and triton_kernels.works_on(device) else chunked
+    return chunked if blocks[0].device.type == 'cpu' else triton_kernels
 
 
 def _entries(targets: _Targets, blocks: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
@@ -16,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.utils import digit_version
 from torch import Tensor
 
-MINIMUM = '3.2'  # version of Triton
+MINIMUM = '3.2'  # version of Triton in which the kernels are tested
 
 # Entries of a program, eight for each thread: two vector loads of float32 are under way at once, in about 40 registers.
 BLOCK, NUM_WARPS = 1024, 4
@@ -25,22 +24,32 @@ MAX_GROUP = 16
 
 
 def available() -> bool:
-    """Whether a Triton is installed in which the kernels are tested; says so without importing it."""
-    return find_spec('triton') is not None and digit_version(version('triton')) >= digit_version(MINIMUM)
+    """Whether Triton is installed; says so without importing it."""
+    return find_spec('triton') is not None
 
 
 @cache
-def works_on(device: torch.device) -> bool:
-    """Whether the kernels run on a GPU; tried once. Triton wants a C compiler, and does not support every GPU."""
+def works_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels run for logits of a type on a GPU; tried once.
+
+    Triton wants a C compiler, and does not support every GPU. Where it fails, a warning says why.
+    """
     if not available():
         return False
-    logits = torch.zeros(1, 1, device=device)
     try:
-        negative_sum(logits, logits.new_ones(1).long(), None, gamma=2.0, factor=1.0, grad=logits.clone()).item()
+        import triton
+
+        if digit_version(triton.__version__) < digit_version(MINIMUM):
+            return False
+        logits = torch.zeros(2, MAX_GROUP, device=device, dtype=dtype)
+        weight = torch.ones(2, device=device)
+        total = negative_sum(logits, weight.long(), weight, gamma=2.0, factor=1.0, grad=logits.clone())
+        scale_(torch.ones(1, device=device), total.float())
+        total.item()  # waits, so that what fails has failed
     except Exception as error:  # of Triton, of its compiler or of the driver: none ends a training
         print_log(
-            f'Triton {version("triton")} does not run on {device} ({type(error).__name__}: {error}): the fused focal '
-            'loss goes on in torch, with the same values in more time',
+            f'Triton does not run on {device} ({type(error).__name__}: {error}): the focal loss is computed unfused, '
+            'with the same values in more time and memory',
             logger='current',
             level=logging.WARNING,
         )

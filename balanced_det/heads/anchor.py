@@ -23,8 +23,9 @@ class AnchorLossMixin(MatchedLossMixin):
 
     SEAM: ClassVar = dict(loss_by_feat=(AnchorHead, RPNHead), loss_by_feat_single=(AnchorHead,))
 
-    cls_out_channels: int  # the host's
-    _counts: list[int] | None
+    # The host's.
+    cls_out_channels: int
+    _raw_positive_infos: dict
 
     def check_losses(self) -> None:
         """The loss blocks must fit the head, and a sigmoid loss must say so in its block."""
@@ -51,16 +52,6 @@ class AnchorLossMixin(MatchedLossMixin):
         losses = self.loss_by_matched(self.group(collected[name_cls]))
         named = {name_cls: losses.pop('loss_cls'), name_bbox: losses.pop('loss_bbox')}
         return {**named, **losses, 'gt_left_out': left_out}
-
-    def get_targets(self, *args: Any, **kwargs: Any) -> tuple:
-        """As the host's; keeps how many positives each image has, which the samplers know and a GPU would count."""
-        host = super().get_targets  # type: ignore[misc]
-        if host.__func__ is not AnchorHead.get_targets:  # one of the user's, which may not know the argument
-            self._counts = None
-            return host(*args, **kwargs)
-        *targets, results = host(*args, return_sampling_results=True, **kwargs)
-        self._counts = [len(result.pos_inds) for result in results]
-        return tuple(targets)
 
     def loss_by_feat_single(
         self,
@@ -93,4 +84,14 @@ class AnchorLossMixin(MatchedLossMixin):
 
     def group(self, collected: list[Any]) -> list[SampleGroup]:
         """Samples over which ``loss_cls`` normalises, from what :meth:`loss_by_feat_single` returned."""
-        return group_samples(collected, self.scope, self.num_classes, num_pos_of_images=self._counts)
+        return group_samples(collected, self.scope, self.num_classes, num_pos_of_images=self._num_pos_of_images())
+
+    def _num_pos_of_images(self) -> list[int] | None:
+        """How many positives each image has: mmdet's samplers know it, and a GPU would have to count.
+
+        None where a subclass matches in another way, and the labels may not be those of the samplers.
+        """
+        matching = type(self).get_targets, type(self)._get_targets_single  # type: ignore[attr-defined]
+        if matching != (AnchorHead.get_targets, AnchorHead._get_targets_single):
+            return None
+        return [len(result.pos_inds) for result in self._raw_positive_infos['sampling_results']]

@@ -123,7 +123,7 @@ def check_iou_is_handed_over(head: Any) -> None:
     loss = getattr(head, 'loss_cls', None)
     methods = [getattr(type(head), name, None) for name in ('loss_by_feat_single', 'loss_by_feat', 'loss')]
     labels_alone = (AnchorHead.loss_by_feat_single, SSDHead.loss_by_feat, FoveaHead.loss_by_feat, BBoxHead.loss)
-    if getattr(loss, 'eta', 0) and any(method in labels_alone for method in methods):
+    if hasattr(loss, 'scope') and loss.eta and any(method in labels_alone for method in methods):
         raise LossMismatchError(
             f'{type(loss).__name__} needs the IoU of the regressed boxes, which {type(head).__name__} does not hand '
             'over: set the head to its IoU-balanced type (such as IoUBalancedRetinaHead), or keep the stock loss_cls'

@@ -49,8 +49,7 @@ class FoveaLossMixin(MatchedLossMixin):
         'gt_left_out' is the number of boxes in the batch without an area inside their image: they match nothing.
         """
         seen, left_out = visible_instances(batch_gt_instances, batch_img_metas)
-        levels = self._levels(cls_scores, bbox_preds, seen)
-        num_pos = int(levels[0].bbox_avg_factor)  # this head's divisor
+        levels, num_pos = self._levels(cls_scores, bbox_preds, seen)
         groups = group_samples(levels, self.scope, self.num_classes, num_pos=num_pos)
         return dict(self.loss_by_matched(groups), gt_left_out=left_out)
 
@@ -68,8 +67,8 @@ class FoveaLossMixin(MatchedLossMixin):
 
     def _levels(
         self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], gts: list[InstanceData]
-    ) -> list[MatchedSamples]:
-        """Samples of each level, leading shape (images, points)."""
+    ) -> tuple[list[MatchedSamples], int]:
+        """Samples of each level, leading shape (images, points), and how many are positive."""
         sizes = [score.shape[-2:] for score in cls_scores]
         # In half precision, as the host has them under autocast, coordinates above 2048 lose whole pixels.
         priors = self.prior_generator.grid_priors(sizes, dtype=torch.float32, device=cls_scores[0].device)
@@ -80,8 +79,8 @@ class FoveaLossMixin(MatchedLossMixin):
         def rows(tensor: Tensor, columns: int) -> Tensor:
             return tensor.permute(0, 2, 3, 1).reshape(num_images, -1, columns)
 
-        levels = zip(cls_scores, bbox_preds, priors, labels.split(counts), targets.split(counts))
-        return [
+        columns = zip(cls_scores, bbox_preds, priors, labels.split(counts), targets.split(counts))
+        levels = [
             MatchedSamples(
                 cls_score=rows(score, self.cls_out_channels),
                 bbox_pred=rows(pred, 4),
@@ -94,5 +93,6 @@ class FoveaLossMixin(MatchedLossMixin):
                 cls_avg_factor=num_pos + num_images,
                 bbox_avg_factor=num_pos,
             )
-            for score, pred, points, label, target in levels
+            for score, pred, points, label, target in columns
         ]
+        return levels, num_pos

@@ -14,6 +14,7 @@ from mmdet.utils import reduce_mean
 from torch import Tensor
 
 from balanced_det.blocks import concatenated, positive_inds
+from balanced_det.boxes import at_least_float32
 from balanced_det.fused_focal import focal_negatives, positive_focal_loss, runs_on, sum_factor
 from iou_balanced.functional import Reduce, iou_balanced_weight
 from iou_balanced.losses.arguments import exponent
@@ -32,8 +33,7 @@ class _Samples(NamedTuple):
 
     def cls_score(self) -> Tensor:
         """All logits, (n, C), float32 at least: half precision loses the small weights of Eq. 4, and overflows."""
-        logits = concatenated(self.blocks)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return at_least_float32(concatenated(self.blocks))
 
 
 class IoUBalancedClassification:
@@ -43,7 +43,7 @@ class IoUBalancedClassification:
 
     that is, the stock loss of all samples plus what the weights change at the positives, of which there are few. In a
     sigmoid loss :math:`CE_i` is the entry of the ground-truth class alone: the other entries of a positive are
-    negatives of weight 1. With ``eta=0`` the added sum is exactly 0.
+    negatives of weight 1. With ``eta=0`` each weight is exactly 1.
     """
 
     eta: float
@@ -97,7 +97,7 @@ class IoUBalancedClassification:
             A scalar, or the shape of the stock loss for reduction 'none'.
         """
         blocks = [cls_score] if isinstance(cls_score, Tensor) else list(cls_score)
-        labels, iou = self._split(blocks, target)
+        labels, iou = self._split(blocks, target, weight)
         if inds is None:
             inds = positive_inds(labels, blocks[0].size(1) - (0 if self.use_sigmoid else 1))
         reduction = reduction_override or self.reduction
@@ -128,7 +128,9 @@ class IoUBalancedClassification:
         iou = samples.iou[samples.inds].to(loss.dtype)
         return loss, iou_balanced_weight(iou, loss, eta=self.eta, reduce=reduce)
 
-    def _split(self, blocks: Sequence[Tensor], target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _split(
+        self, blocks: Sequence[Tensor], target: tuple[Tensor, Tensor], weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if self.eta == 0 and isinstance(target, Tensor):  # no sample weighs more for its fit, which need not be known
             target = target, target.new_zeros(target.shape, dtype=torch.float32)
         if not isinstance(target, tuple):
@@ -144,6 +146,8 @@ class IoUBalancedClassification:
                 'cls_score (n, C), labels (n,) and iou (n,) must agree in n, got '
                 f'{shapes}, {tuple(labels.shape)} and {tuple(iou.shape)}'
             )
+        if weight is not None and weight.shape != labels.shape:
+            raise ValueError(f'weight must be (n,), one for each of {len(labels)} samples, got {tuple(weight.shape)}')
         return labels, iou.detach()
 
 
@@ -199,7 +203,7 @@ class IoUBalancedFocalLoss(IoUBalancedClassification, FocalLoss):
     def _loss(self, samples: _Samples, avg_factor: float | None, reduction: str, reduce: Reduce) -> Tensor:
         """The loss of the negatives in one pass, and that of the positives."""
         blocks, labels, _, weight, inds = samples
-        if not self.fused or reduction == 'none' or not runs_on(labels.device):
+        if not self.fused or reduction == 'none' or not runs_on(labels.device, blocks[0].dtype):
             return super()._loss(samples, avg_factor, reduction, reduce)
         focal = dict(gamma=self.gamma, alpha=self.alpha)
         scale = self.loss_weight * sum_factor(reduction, avg_factor, sum(block.numel() for block in blocks))

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from balanced_det.boxes import UNIT_STDS, delta_iou, finite_rows
+from balanced_det.boxes import UNIT_STDS, at_least_float32, delta_iou, finite_rows
 from iou_balanced.functional import Reduce, iou_normalized_weight, iou_power_weight
 from iou_balanced.losses.arguments import exponent, positive
 
@@ -147,7 +147,7 @@ class IoUBalancedSmoothL1Loss(SmoothL1Loss):
             )
         counts = torch.ones_like(pred[:, 0], dtype=torch.bool) if weight is None else (weight > 0).any(dim=1)
         finite = finite_rows(pred.detach(), target)
-        pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
+        pred = at_least_float32(pred)
         if iou is None:  # a stock head hands over all of its samples, and most are background
             rows = (counts & finite).nonzero().squeeze(1)
             return rows, (pred[rows], target[rows].to(pred), None), (counts & ~finite).sum()

@@ -41,7 +41,7 @@ def expected_of(scores, labels, weight, gamma):
 
 @pytest.fixture(params=[2**17, 20], ids=['one chunk', 'many chunks'])
 def _chunks(request, monkeypatch):
-    monkeypatch.setattr(chunked, 'CPU_CHUNK', request.param)
+    monkeypatch.setattr(chunked, 'CHUNK', request.param)
 
 
 @pytest.mark.usefixtures('_chunks')

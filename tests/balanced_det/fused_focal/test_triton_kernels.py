@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -197,19 +198,24 @@ def test_refused_tensors():
             triton_kernels.negative_gradient(logits, labels, weight, **options, out=out)
 
 
-def test_a_gpu_on_which_triton_fails_gets_the_pass_in_torch(monkeypatch):
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_triton_that_works_is_used(device, dtype):
+    assert triton_kernels.works_on(torch.device(device), dtype)
+
+
+def test_triton_that_fails_is_not_used(monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError('Failed to find C compiler')
 
+    monkeypatch.setitem(sys.modules, 'triton', SimpleNamespace(__version__='3.2.0'))
     monkeypatch.setattr(triton_kernels, 'available', lambda: True)
-    monkeypatch.setattr(triton_kernels, 'version', lambda name: '3.2.0')
     monkeypatch.setattr(triton_kernels, 'negative_sum', fail)
     monkeypatch.setattr(triton_kernels, 'works_on', cache(triton_kernels.works_on.__wrapped__))
     said = []
     monkeypatch.setattr(triton_kernels, 'print_log', lambda message, **kwargs: said.append(message))
     cpu = torch.device('cpu')
-    assert not triton_kernels.works_on(cpu)
-    assert not triton_kernels.works_on(cpu)  # tried once, said once
+    for _ in range(2):  # tried once, said once
+        assert not triton_kernels.works_on(cpu, torch.float32)
     assert len(said) == 1
     assert 'Failed to find C compiler' in said[0]
 

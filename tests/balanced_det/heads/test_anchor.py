@@ -31,7 +31,7 @@ from reference import iou_balanced as reference
 from balanced_det.blocks import positive_inds
 from balanced_det.heads import AnchorLossMixin
 from balanced_det.matched import MatchedSamples, group_samples
-from iou_balanced.heads import IoUBalancedLossMixin
+from iou_balanced.heads import IoUBalancedLossMixin, IoUBalancedRetinaHead
 
 
 class TestRetinaHead:
@@ -88,6 +88,24 @@ class TestRetinaHead:
             dense_losses(build(RETINA, type=Balanced, **blocks), instances()),
             dense_losses(build(RETINA, type='IoUBalancedRetinaHead', **blocks), instances()),
         )
+
+    def test_positives_of_a_head_that_changes_its_labels(self):
+        # The samplers know of more positives than the labels have.
+        class Fewer(IoUBalancedRetinaHead):
+            def _get_targets_single(self, *args, **kwargs):
+                labels, *others = super()._get_targets_single(*args, **kwargs)
+                first = (labels < C).nonzero()[0]
+                return (labels.index_fill(0, first, C), *others)
+
+        def positives(kind):
+            head, found = build(RETINA, type=kind, loss_cls=NEUTRAL_FOCAL), []
+            original = head.loss_by_matched
+            head.loss_by_matched = lambda groups: found.extend(groups) or original(groups)
+            dense_losses(head, instances())
+            return found[0].pos_inds
+
+        assert len(positives(Fewer)) == len(positives(IoUBalancedRetinaHead)) - 2  # one of each image
+        assert (positives(Fewer) >= 0).all()
 
     @pytest.mark.parametrize('scope', ['batch', 'level', 'image'])
     def test_classification_equals_naive_loop(self, scope):
