@@ -49,13 +49,6 @@ def negative_sum(
     return total * factor
 
 
-def negative_gradient(
-    logits: Tensor, labels: Tensor, weight: Tensor | None, *, gamma: float, factor: float | Tensor, out: Tensor
-) -> None:
-    """Fill ``out`` with the gradient of :func:`negative_sum` by the logits; arguments as there."""
-    negative_sum(logits, labels, weight, gamma=gamma, factor=factor, grad=out)
-
-
 def scale_(values: Tensor, factor: Tensor) -> None:
     """Multiply by a scalar in place, which mostly is 1."""
     if factor != 1:

@@ -125,7 +125,7 @@ class _FocalNegatives(torch.autograd.Function):
             grads = [torch.empty_like(block) for block in blocks]
             factor = targets.factor * grad_sum
             for block, grad in zip(targets.split(blocks), grads):
-                backend.negative_gradient(*block, gamma=targets.gamma, factor=factor, out=grad)
+                backend.negative_sum(*block, gamma=targets.gamma, factor=factor, grad=grad)
         else:
             for grad in grads:
                 backend.scale_(grad, grad_sum)

@@ -44,8 +44,7 @@ def negative_block(
     prob, complement, softplus, focus = focal_terms(x, GAMMA)
     if weight is not None:
         focus *= tl.load(weight + first_row + row, mask=inside).to(COMPUTE)
-    if sums is not None:
-        tl.store(sums + tl.program_id(0), tl.sum(tl.where(negative, focus * softplus, 0.0)))
+    tl.store(sums + tl.program_id(0), tl.sum(tl.where(negative, focus * softplus, 0.0)))
     if grad is not None:
         slope = tl.load(factor) * focus * (GAMMA * complement * softplus + prob)
         tl.store(grad + start + lane, tl.where(negative, slope, 0.0).to(grad.dtype.element_ty), mask=inside)

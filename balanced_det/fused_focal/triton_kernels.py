@@ -76,7 +76,8 @@ def negative_sum(
         weight: Shape (n,), or None.
         gamma: Focusing exponent, at least 0. Each value compiles a kernel of its own.
         factor: Factor of the sum, a number or a scalar.
-        grad: Shape (n, C), contiguous, is filled with the gradient by the logits in the same pass. None: no gradient.
+        grad: Shape (n, C), contiguous, is filled with the gradient by the logits in the same pass; 0 at the positive
+            entries. None: no gradient.
 
     Returns:
         A scalar, float64.
@@ -85,20 +86,8 @@ def negative_sum(
         ValueError: ``logits`` or ``grad`` is not contiguous, or the shapes do not fit.
     """
     sums = logits.new_empty(-(-logits.numel() // BLOCK), dtype=_compute_dtype(logits))
-    _launch(logits, labels, weight, gamma, factor, sums=sums, grad=grad)
+    _launch(logits, labels, weight, gamma, factor, sums, grad)
     return sums.sum(dtype=torch.float64) * factor
-
-
-def negative_gradient(
-    logits: Tensor, labels: Tensor, weight: Tensor | None, *, gamma: float, factor: float | Tensor, out: Tensor
-) -> None:
-    r"""Fill ``out`` with the gradient of :func:`negative_sum` by the logits; arguments as there.
-
-    .. math:: factor \; w_i \, p_{ic}^\gamma \, \big(p_{ic} - \gamma (1 - p_{ic}) \log(1 - p_{ic})\big)
-
-    and 0 for the positive entries.
-    """
-    _launch(logits, labels, weight, gamma, factor, sums=None, grad=out)
 
 
 def scale_(values: Tensor, factor: Tensor) -> None:
@@ -121,8 +110,7 @@ def _launch(
     weight: Tensor | None,
     gamma: float,
     factor: float | Tensor,
-    *,
-    sums: Tensor | None,
+    sums: Tensor,
     grad: Tensor | None,
 ) -> None:
     _check(logits, labels, weight, grad)

@@ -56,20 +56,17 @@ def reference(logits, labels, weight, gamma, factor):
 
 
 def check(logits, labels, weight, gamma, factor=0.75):
-    """Both in a pass each, then both in one; the gradient of that one is returned."""
+    """The sum alone, and with the gradient, which is returned."""
     expected, expected_grad = reference(logits, labels, weight, gamma, factor)
     tolerance = TOLERANCE.get(logits.dtype, 1e-6)
     arguments, options = (logits, labels, weight), dict(gamma=gamma, factor=factor)
-    apart, together = (torch.full_like(logits, torch.nan) for _ in range(2))
-    triton_kernels.negative_gradient(*arguments, **options, out=apart)
-    total = triton_kernels.negative_sum(*arguments, **options)
-    total_together = triton_kernels.negative_sum(*arguments, **options, grad=together)
-    for value in (total, total_together):
-        torch.testing.assert_close(value, expected, rtol=tolerance, atol=0)
-    for grad in (apart, together):
-        atol = tolerance * expected_grad.abs().max().item()
-        torch.testing.assert_close(grad.double(), expected_grad, rtol=ROUNDING.get(grad.dtype, 0), atol=atol)
-    return together
+    grad = torch.full_like(logits, torch.nan)
+    for out in (None, grad):
+        total = triton_kernels.negative_sum(*arguments, **options, grad=out)
+        torch.testing.assert_close(total, expected, rtol=tolerance, atol=0)
+    atol = tolerance * expected_grad.abs().max().item()
+    torch.testing.assert_close(grad.double(), expected_grad, rtol=ROUNDING.get(grad.dtype, 0), atol=atol)
+    return grad
 
 
 @pytest.mark.parametrize('gamma', [0, 1, 2, 2.5])
@@ -113,7 +110,7 @@ def test_each_entry_is_accurate(device):
     logits = torch.linspace(-15, 25, 400, device=device)[:, None]
     labels = torch.ones(400, dtype=torch.long, device=device)
     grad = torch.empty_like(logits)
-    triton_kernels.negative_gradient(logits, labels, None, gamma=2, factor=1.0, out=grad)
+    triton_kernels.negative_sum(logits, labels, None, gamma=2, factor=1.0, grad=grad)
     torch.testing.assert_close(grad.double(), reference(logits, labels, None, 2, 1.0)[1], rtol=5e-6, atol=0)
 
 
@@ -133,7 +130,6 @@ def test_labels_and_weights_with_gaps(device):
 def test_no_rows(device):
     logits, labels, weight = made(0, 80, device=device)
     assert triton_kernels.negative_sum(logits, labels, weight, gamma=2, factor=0.75, grad=logits.clone()) == 0
-    triton_kernels.negative_gradient(logits, labels, weight, gamma=2, factor=0.75, out=logits)
 
 
 @pytest.mark.parametrize('factor', [1.0, 0.3])
@@ -195,7 +191,7 @@ def test_refused_tensors():
         triton_kernels.negative_sum(logits, labels, weight[:, None], **options)
     for out in (logits[1:], logits.double(), logits.t().contiguous().t()):
         with pytest.raises(ValueError, match='the gradient must be contiguous'):
-            triton_kernels.negative_gradient(logits, labels, weight, **options, out=out)
+            triton_kernels.negative_sum(logits, labels, weight, **options, grad=out)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
