@@ -25,7 +25,7 @@ def negative_block(
 ):
     """Sum of the loss of BLOCK entries that follow one another, to ``sums``, and their gradient, to ``grad``.
 
-    ``weight`` may be None, and so may be either result; ``factor`` is that of the gradient, the sum goes without one.
+    ``weight`` may be None, and so may ``grad``; ``factor`` is that of the gradient, the sum goes without one.
     The entries come as a tile of groups of GROUP, a divisor of C and of BLOCK: a group lies in one row, so that its
     label, weight and bounds are looked up once.
     """
