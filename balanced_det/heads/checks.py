@@ -120,7 +120,7 @@ def check_iou_is_handed_over(head: Any) -> None:
     Raises:
         LossMismatchError: The loss would be called without the IoU.
     """
-    loss = getattr(head, 'loss_cls', None)
+    loss: Any = getattr(head, 'loss_cls', None)
     methods = [getattr(type(head), name, None) for name in ('loss_by_feat_single', 'loss_by_feat', 'loss')]
     labels_alone = (AnchorHead.loss_by_feat_single, SSDHead.loss_by_feat, FoveaHead.loss_by_feat, BBoxHead.loss)
     if hasattr(loss, 'scope') and loss.eta and any(method in labels_alone for method in methods):
