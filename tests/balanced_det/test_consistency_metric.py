@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from metric_samples import BOX, FAR, coco_file, evaluate, found, logged, sample, truth
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.registry import METRICS
 from mmdet.structures.bbox import HorizontalBoxes
@@ -171,7 +172,7 @@ def test_boxes_of_a_pipeline_that_resizes(tmp_path, order):
     steps = [resize, annotations] if order == 'after' else [annotations, resize]
     keys = ('img_id', 'ori_shape', 'scale_factor', *(['instances'] if order == 'instances' else []))
     pack = dict(type='mmdet.PackDetInputs', meta_keys=keys)
-    pipeline = [dict(type='mmdet.LoadImageFromFile'), *steps, pack]
+    pipeline = [dict(type=LoadImageFromFile), *steps, pack]
     dataset = CocoDataset(
         ann_file=file,
         data_prefix=dict(img=str(tmp_path)),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from metric_samples import BOX, EXTRA_ITEMS, FAR, coco_file, evaluate, found, logged, sample, truth
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import XMLDataset
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
@@ -126,7 +127,7 @@ def test_difficult_flag_arrives_from_the_xml_file(tmp_path):
     (tmp_path / 'Annotations/a.xml').write_text(f'<annotation>{size}{objects}</annotation>')
     (tmp_path / 'val.txt').write_text('a\n')
     resize = dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True)
-    steps = [dict(type='mmdet.LoadImageFromFile'), resize]
+    steps = [dict(type=LoadImageFromFile), resize]
     dataset = xml_dataset(tmp_path, 'val.txt', steps, meta_keys=('img_id', 'ori_shape'))
     data_sample = dataset[0]['data_samples']
     boxes = [DIFFICULT, (205, 200, 300, 300), ORDINARY]  # mmdet subtracts 1 from VOC's corners
