@@ -149,7 +149,7 @@ def visible_boxes(boxes: Tensor, img_shape: Sequence[int]) -> Tensor:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32; other types stay."""
+    """Half precision as float32; other floating types stay."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

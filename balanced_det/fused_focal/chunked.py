@@ -65,15 +65,10 @@ class _Chunk(NamedTuple):
     grad: Tensor | None
 
 
-def _rows(logits: Tensor) -> int:
-    """Number of rows in a chunk."""
-    return max(1, CHUNK // max(1, logits.size(1)))
-
-
 def _chunks(logits: Tensor, labels: Tensor, weight: Tensor | None, grad: Tensor | None) -> Iterator[_Chunk]:
     if not logits.numel():
         return
-    num_rows = _rows(logits)
+    num_rows = max(1, CHUNK // logits.size(1))
     inds = positive_inds(labels, logits.size(1))
     pieces = logits.split(num_rows)
     starts = torch.arange(len(pieces) + 1) * num_rows
